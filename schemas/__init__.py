@@ -1,0 +1,1 @@
+"""What crosses a process boundary: specs, resources and wire names. Imports pydantic only."""

@@ -1,0 +1,94 @@
+"""`report.json`: all figures of a finished job."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from schemas.artifact import Artifact
+from schemas.base import Resource, Timestamp
+from schemas.benchmark import BenchmarkResult
+from schemas.job import Step
+from schemas.job_spec import JobSpec
+from schemas.round import Round
+
+
+class ModelFigures(Resource):
+    """Size and quality of one model."""
+
+    metric: float
+    parameters: int
+    nonzeros: int = Field(description="Parameters that are not zero.")
+    bytes: int = Field(description="Size of `model.safetensors`.")
+    compressed_bytes: int = Field(description="The same file after gzip, level 6.")
+    macs: int | None = Field(
+        None, description="Multiply-accumulates of one sample, zeros counted; null: could not be counted."
+    )
+    effective_macs: int | None = Field(None, description="Multiply-accumulates with a non-zero weight.")
+
+
+class LayerFigures(Resource):
+    """One layer with prunable weights."""
+
+    name: str
+    kind: str = Field(examples=["Conv2d"])
+    shape: list[int]
+    weights: int
+    zeros: int
+    sparsity: float
+    pruned: bool = Field(description="Chosen by include and exclude; a layer left dense says why.")
+    reason: str | None = None
+
+
+class OnnxCheck(Resource):
+    """PyTorch against ONNX Runtime, on the same input."""
+
+    opset: int
+    bytes: int
+    max_abs_diff: float
+    max_abs_output: float
+    tolerance: float
+    matches: bool
+
+
+class Environment(Resource):
+    """Where the figures were taken."""
+
+    versions: dict[str, str]
+    device: str
+    cpu: str
+    cores: int
+    threads: int
+    memory_bytes: int
+    platform: str
+
+
+class Report(Resource):
+    """The result of a job, with its evidence."""
+
+    object: Literal["report"] = "report"
+    job: str
+    created_at: Timestamp
+    verdict: str = Field(description="One sentence: what was reached.")
+    goal_reached: bool
+    metric_name: str
+    floor: float = Field(description="The smallest metric that held.")
+    seed: int
+    architecture: str
+    train_samples: int
+    validation_samples: int
+    dense: ModelFigures
+    pruned: ModelFigures
+    sparsity: float = Field(description="Of the pruned layers.")
+    rounds: list[Round]
+    layers: list[LayerFigures]
+    onnx: OnnxCheck | None = None
+    benchmark: BenchmarkResult | None = None
+    steps: list[Step]
+    seconds: float
+    device_seconds: float
+    environment: Environment
+    artifacts: list[Artifact]
+    notes: list[str] = Field(
+        default_factory=list, description="What a reader must know to read the figures right."
+    )
+    spec: JobSpec

@@ -1,0 +1,33 @@
+"""One prune and fine-tune round, committed once and for all."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from schemas.base import Resource, Timestamp
+
+
+class Round(Resource):
+    """The figures of one round. A round that broke the floor is kept, but is not the result."""
+
+    object: Literal["round"] = "round"
+    number: int = Field(ge=1)
+    attempt: int
+    sparsity: float = Field(description="Share of zeros among the weights of the pruned layers.")
+    metric: float = Field(description="After fine-tuning.")
+    metric_before_fine_tune: float
+    loss: float | None = Field(None, description="Mean training loss of the last epoch; null: not trained.")
+    epochs: int
+    held: bool = Field(description="The metric did not fall below the floor.")
+    seconds: float
+    committed_at: Timestamp | None = None
+
+
+class Checkpoint(Resource):
+    """All that is needed to go on after a round, beside the weights that it points to."""
+
+    round: int
+    prefix: str = Field(description="Folder in S3: `…/rounds/{k}/{token}/`.")
+    sha256: str = Field(description="Of `model.safetensors`.")
+    bytes: int
+    dense_metric: float

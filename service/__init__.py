@@ -1,0 +1,1 @@
+"""The API, the steward, the command line and the store. Imports neither torch nor `workers`."""

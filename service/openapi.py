@@ -1,0 +1,47 @@
+"""The OpenAPI document: FastAPI's, with errors as problems."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from schemas.wire import PROBLEM_JSON
+
+DESCRIPTION = """
+Prunes neural networks: submit a spec, and workers prune, fine-tune, export and benchmark the model.
+
+Errors are problems ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)) with a `code` for programs and the
+`request_id` under which the logs know the request. Lists are paged: `?limit=20&after=ID`.
+"""
+TAGS = [
+    {"name": "jobs", "description": "Submit, follow and steer jobs."},
+    {"name": "results", "description": "What a job did and made."},
+    {"name": "fleet", "description": "Workers and queues."},
+    {"name": "schemas", "description": "JSON schemas with defaults."},
+    {"name": "operations", "description": "Health and metrics."},
+]
+
+
+def install(app: FastAPI) -> None:
+    """Make `app.openapi()` and `/openapi.json` answer our document, built once."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    made = get_openapi(
+        title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS
+    )
+    for path in made["paths"].values():
+        for operation in path.values():
+            for status, response in operation["responses"].items():
+                content = response.get("content", {})
+                is_problem = content.get("application/json", {}).get("schema", {}).get("$ref", "")
+                if status >= "400" and is_problem.endswith("/Problem"):
+                    content[PROBLEM_JSON] = content.pop("application/json")
+    return made

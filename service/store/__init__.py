@@ -1,0 +1,1 @@
+"""What is kept in Redis and in S3, and how it may change."""

@@ -1,0 +1,1 @@
+"""Dense against pruned, measured in pairs."""

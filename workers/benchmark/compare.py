@@ -1,0 +1,107 @@
+"""Dense against pruned in a fresh process, where no thread of ours disturbs the measurement."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from schemas.benchmark import BenchmarkResult, BenchmarkSpec, Comparison
+from workers.benchmark.protocol import LINE, ErrorLine, Request, ResultLine, RoundLine
+from workers.benchmark.sentence import ZEROS_NOTE
+from workers.environment import cpu_name
+from workers.errors import JobError, OutOfMemory
+
+MakeFeeds = Callable[[int], dict[str, np.ndarray]]
+"""Inputs of one batch size, by name."""
+
+OnRound = Callable[[int, int], None]
+"""Called after each interleaved round, with the rounds done and the rounds in all."""
+
+_STDERR = "stderr.txt"
+_REMEDY = "Lower benchmark.batch_sizes, or set benchmark.backend: none."
+
+
+def compare(
+    dense: Path, pruned: Path, feeds: MakeFeeds, spec: BenchmarkSpec, *, threads: int, on_round: OnRound
+) -> BenchmarkResult:
+    """Measure two ONNX files with ONNX Runtime on the CPU, with `threads` threads each.
+
+    Each batch size takes 3 x (warmup_seconds + rounds x round_seconds), and memory holds three models. The
+    process that measures ends with this one, and as soon as `on_round` raises. Raises OutOfMemory where the
+    kernel killed it, JobError where it failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="secateur-benchmark-") as folder:
+        request = Request(
+            parent=os.getpid(),
+            dense=dense.resolve(),
+            pruned=pruned.resolve(),
+            feeds={size: _store(feeds(size), Path(folder) / f"{size}.npz") for size in spec.batch_sizes},
+            spec=spec,
+            threads=threads,
+        )
+        comparisons = _run(request, Path(folder), on_round)
+    return BenchmarkResult(
+        backend="onnxruntime",
+        device=cpu_name(),
+        threads=threads,
+        precision=spec.precision,
+        rounds=spec.rounds,
+        comparisons=comparisons,
+        note=ZEROS_NOTE,
+    )
+
+
+def _store(feeds: dict[str, np.ndarray], path: Path) -> Path:
+    np.savez(path, allow_pickle=False, **feeds)
+    return path
+
+
+def _run(request: Request, folder: Path, on_round: OnRound) -> list[Comparison]:
+    done, comparisons, failure = 0, list[Comparison](), None
+    with _process(request, folder) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            match LINE.validate_json(text):
+                case RoundLine():
+                    done += 1
+                    on_round(done, request.spec.rounds)
+                case ResultLine(comparisons=measured):
+                    comparisons = measured
+                case ErrorLine(message=message):
+                    failure = message
+        code = process.wait()
+    if code != 0:
+        raise _error(code, failure, folder / _STDERR)
+    return comparisons
+
+
+@contextmanager
+def _process(request: Request, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    file = folder / "request.json"
+    file.write_text(request.model_dump_json())
+    # -P: never import from the working directory, which may be a folder of a downloaded model
+    command = [sys.executable, "-P", "-m", "workers.benchmark", str(file)]
+    with (
+        (folder / _STDERR).open("wb") as log,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _error(code: int, failure: str | None, stderr: Path) -> JobError:
+    if failure is not None:
+        return JobError(f"The benchmark failed: {failure}. {_REMEDY}")
+    if code == -signal.SIGKILL:
+        return OutOfMemory(f"The benchmark was killed, most likely for want of memory. {_REMEDY}")
+    lines = stderr.read_text(errors="replace").strip().splitlines()
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return JobError(f"The benchmark crashed ({how}): {lines[-1] if lines else 'it said nothing'}. {_REMEDY}")

@@ -1,0 +1,129 @@
+"""From a local data folder to a bundle: every sample checked before anything is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schemas.job_spec import DataRef, Task
+from workers.data.arrays import to_images, to_tokens
+from workers.data.bundle import Bundle, Split
+from workers.data.files import SplitFiles, find_split
+from workers.data.images import Decoder, decode
+from workers.data.labels import to_classes
+from workers.data.memory import MAX_BYTES, Allowance
+from workers.data.normalize import Normalize, as_they_are
+from workers.data.npz import read_arrays
+from workers.data.parquet import open_table
+from workers.data.text import check_ids, tokenize
+from workers.errors import DataError
+from workers.models.folder import read_config
+from workers.models.loaded import LoadedModel
+from workers.models.preprocessing import Preprocessing, read_preprocessing
+
+
+def load_bundle(
+    folder: Path, spec: DataRef, model: LoadedModel, *, seed: int, max_bytes: int = MAX_BYTES
+) -> Bundle:
+    """The splits `train` and `validation` of `folder`, as `model` takes them.
+
+    `seed` draws `spec.max_train_samples`. Both splits together take at most `max_bytes` of memory. DataError
+    says what is wrong with the folder, and which row.
+    """
+    reader = _Reader(spec, model, Allowance(max_bytes))
+    train_files, validation_files = find_split(folder, "train"), find_split(folder, "validation")
+    train = reader.read(train_files, spec.max_train_samples, seed)
+    validation = reader.read(validation_files, None, seed)
+    return Bundle(
+        train, validation, as_they_are if reader.preprocessing is None else Normalize(reader.preprocessing)
+    )
+
+
+def require_one_batch(bundle: Bundle, batch_size: int) -> None:
+    """DataError when the train split does not fill one batch."""
+    if len(bundle.train) < batch_size:
+        raise DataError(
+            f"the train split has {len(bundle.train)} samples, fewer than one batch of {batch_size}: "
+            f"set fine_tune.batch_size to {len(bundle.train)} or less, or give more samples"
+        )
+
+
+class _Reader:
+    def __init__(self, spec: DataRef, model: LoadedModel, allowance: Allowance) -> None:
+        self.spec = spec
+        self.model = model
+        self.allowance = allowance
+        self.preprocessing: Preprocessing | None = None
+        if spec.task is Task.image_classification:
+            self.preprocessing = read_preprocessing(model.folder, model.image_channels)
+        label2id = read_config(model.folder).get("label2id")
+        self.label2id = label2id if isinstance(label2id, dict) else {}
+
+    def read(self, files: SplitFiles, limit: int | None, seed: int) -> Split:
+        """One split; with `limit` so many of its samples, in the order of the files."""
+        return self._from_npz(files, limit, seed) if files.is_npz else self._from_parquet(files, limit, seed)
+
+    def _from_parquet(self, files: SplitFiles, limit: int | None, seed: int) -> Split:
+        table = open_table(files, [self.spec.input_name, self.spec.label_column])
+        labels_of = [value for chunk in table.column(self.spec.label_column) for _, value in chunk]
+        labels = self._labels(labels_of, files)
+        chosen = _choose(table.rows, limit, seed)
+        chunks = table.column(self.spec.input_name, chosen)
+        where = table.where(self.spec.input_name)
+        if self.preprocessing is None:
+            inputs = tokenize(
+                chunks,
+                model=self.model,
+                max_length=self.spec.max_length,
+                where=where,
+                allowance=self.allowance,
+            )
+            check_ids(inputs["input_ids"], self.model, where)
+        else:
+            decoder = Decoder(self.preprocessing, self.model.image_channels, where)
+            count = table.rows if chosen is None else len(chosen)
+            inputs = {"pixel_values": decode(chunks, count, decoder, self.allowance)}
+        return Split(inputs, labels if chosen is None else labels[torch.from_numpy(chosen)])
+
+    def _from_npz(self, files: SplitFiles, limit: int | None, seed: int) -> Split:
+        path, label_column = files.paths[0], self.spec.label_column
+        name = "input_ids" if self.preprocessing is None else self.spec.input_name
+        arrays = read_arrays(
+            path,
+            required=[name, label_column],
+            optional=["attention_mask"] if self.preprocessing is None else [],
+            allowance=self.allowance,
+        )
+        labels = self._labels(arrays.pop(label_column), files)
+        chosen = _choose(len(labels), limit, seed)
+        if chosen is not None:
+            arrays = {key: array[chosen] for key, array in arrays.items()}
+            labels = labels[torch.from_numpy(chosen)]
+        return Split(self._inputs_of(arrays, name, path), labels)
+
+    def _inputs_of(self, arrays: dict[str, np.ndarray], name: str, path: Path) -> dict[str, Tensor]:
+        where = f"{path.name}: the array '{name}'"
+        if self.preprocessing is None:
+            return to_tokens(arrays, self.model, where)
+        images = to_images(
+            arrays[name],
+            preprocessing=self.preprocessing,
+            channels=self.model.image_channels,
+            where=where,
+            allowance=self.allowance,
+        )
+        return {"pixel_values": images}
+
+    def _labels(self, values: Any, files: SplitFiles) -> Tensor:
+        where = f"column '{self.spec.label_column}' of the split '{files.split}'"
+        return to_classes(values, classes=self.model.classes, label2id=self.label2id, where=where)
+
+
+def _choose(rows: int, limit: int | None, seed: int) -> np.ndarray | None:
+    """Row numbers in order, drawn with the seed; None: all rows."""
+    if limit is None or limit >= rows:
+        return None
+    drawn: np.ndarray = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))[:limit].numpy()
+    return np.sort(drawn)

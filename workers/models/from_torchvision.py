@@ -1,0 +1,93 @@
+"""Image classifiers of torchvision, described by a small config.json of ours."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from schemas.job_spec import Task
+from workers.errors import ModelError
+from workers.models.folder import did_you_mean
+from workers.models.loaded import Batch, LoadedModel
+from workers.models.preprocessing import read_preprocessing
+from workers.models.weights import check_finite, mismatch, read_weights
+
+EXAMPLE = '{"library_name": "torchvision", "architecture": "resnet18", "num_classes": 10}'
+
+
+def load_torchvision(folder: Path, task: Task, config: dict[str, Any]) -> LoadedModel:
+    """Build `config["architecture"]` and fill it with the folder's weights; ModelError if they disagree."""
+    if task is not Task.image_classification:
+        raise ModelError(
+            f"config.json: torchvision models classify images, but data.task is '{task.value}': "
+            "set data.task to 'image-classification'"
+        )
+    name = _architecture(config)
+    classes = config.get("num_classes")
+    if not isinstance(classes, int) or not 2 <= classes <= 1_000_000:
+        raise ModelError(
+            f"config.json: 'num_classes' is {classes!r}: give the number of classes, two or more"
+        )
+    weights = read_weights(folder)
+    module = _build(name, classes, weights)
+    _fill(module, weights, name)
+    return LoadedModel(
+        module=module.eval(),
+        architecture=f"torchvision/{name}",
+        task=task,
+        classes=classes,
+        folder=folder,
+        image_size=read_preprocessing(folder, 3).size,
+        image_channels=3,
+        call=_logits,
+    )
+
+
+def _logits(module: nn.Module, batch: Batch) -> Tensor:
+    output = module(batch["pixel_values"])
+    # GoogLeNet and Inception answer (logits, auxiliary logits) in training mode
+    logits: Tensor = output[0] if isinstance(output, tuple) else output
+    return logits
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    name = config.get("architecture")
+    known = torchvision.models.list_models(module=torchvision.models)
+    if not isinstance(name, str) or name not in known:
+        raise ModelError(
+            f"config.json: unknown architecture {name!r}: {did_you_mean(str(name), known)}"
+            f"torchvision {torchvision.__version__} has {len(known)} classifiers; "
+            f"a config.json looks like {EXAMPLE}"
+        )
+    return name
+
+
+def _build(name: str, classes: int, weights: dict[str, Tensor]) -> nn.Module:
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        has_heads = any(key.lower().startswith("aux") for key in weights)
+        options = {"aux_logits": has_heads, "init_weights": False}
+    module: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
+    return module
+
+
+def _fill(module: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    own = module.state_dict()
+    shapes = {
+        key: (weights[key].shape, value.shape)
+        for key, value in own.items()
+        if key in weights and weights[key].shape != value.shape
+    }
+    difference = mismatch(
+        missing=own.keys() - weights.keys(), unexpected=weights.keys() - own.keys(), shapes=shapes
+    )
+    if difference:
+        raise ModelError(
+            f"the weights do not match config.json (torchvision {name}): {difference}: "
+            "give the architecture and num_classes that these weights were trained with"
+        )
+    module.load_state_dict(weights)
+    module.to(torch.float32)
+    check_finite(module.state_dict())

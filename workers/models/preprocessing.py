@@ -1,0 +1,141 @@
+"""What a model's own files say about the images it takes: size, crop, scale, mean and standard deviation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workers.errors import ModelError
+from workers.models.folder import CONFIG, PREPROCESSOR, read_config, read_json
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_BILINEAR = 2
+_RANGES = {"resample": (0, 5), "rescale_factor": (0, 1), "crop_pct": (0.1, 1)}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a decoded image to the model's input: resize, crop, then `(value * scale - mean) / std`."""
+
+    size: tuple[int, int] | None
+    """Height and width; None: images are taken as they are."""
+    crop: float | None
+    """Share of each side that a centre crop keeps; None: the image is squeezed to `size`, nothing is cut."""
+    resample: int
+    """Pillow's number of the resampling filter."""
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def read_preprocessing(folder: Path, channels: int) -> Preprocessing:
+    """From `preprocessor_config.json` and `config.json`; what they leave out has the usual defaults.
+
+    Those are ImageNet's mean and standard deviation for three channels, and 0.5 for others.
+    """
+    config = read_config(folder)
+    if config.get("library_name") == "torchvision":
+        return _of_torchvision(config, channels)
+    stated = read_json(folder, PREPROCESSOR)
+    if stated is None:
+        mean, std = _defaults(channels)
+        return Preprocessing(_pair(config.get("image_size"), CONFIG), 1.0, _BILINEAR, 1 / 255, mean, std)
+    mean, std = _normalization(stated, channels)
+    return Preprocessing(
+        size=_pair(config.get("image_size"), CONFIG) or _stated_size(stated),
+        crop=_crop(stated),
+        resample=int(_number(stated, "resample", _BILINEAR, PREPROCESSOR)),
+        scale=_number(stated, "rescale_factor", 1 / 255, PREPROCESSOR)
+        if stated.get("do_rescale", True)
+        else 1.0,
+        mean=mean,
+        std=std,
+    )
+
+
+def _of_torchvision(config: Mapping[str, Any], channels: int) -> Preprocessing:
+    size = config.get("input_size")
+    if size is not None and not (isinstance(size, list) and len(size) == 3):
+        raise ModelError("config.json: 'input_size' must be [channels, height, width]")
+    mean, std = _defaults(channels)
+    return Preprocessing(
+        size=_pair(size[1:], CONFIG) if size else None,
+        crop=_number(config, "crop_pct", 1.0, CONFIG),
+        resample=_BILINEAR,
+        scale=1 / 255,
+        mean=_floats(config.get("mean", mean), "mean", CONFIG, channels),
+        std=_floats(config.get("std", std), "std", CONFIG, channels),
+    )
+
+
+def _normalization(stated: Mapping[str, Any], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if not stated.get("do_normalize", True):
+        return (0.0,) * channels, (1.0,) * channels
+    mean, std = _defaults(channels)
+    return (
+        _floats(stated.get("image_mean", mean), "image_mean", PREPROCESSOR, channels),
+        _floats(stated.get("image_std", std), "image_std", PREPROCESSOR, channels),
+    )
+
+
+def _defaults(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if channels == 3:
+        return IMAGENET_MEAN, IMAGENET_STD
+    return (0.5,) * channels, (0.5,) * channels
+
+
+def _floats(value: object, key: str, file: str, channels: int) -> tuple[float, ...]:
+    values: list[Any] = list(value) if isinstance(value, list | tuple) else [value] * channels
+    if len(values) != channels or not all(isinstance(item, int | float) for item in values):
+        raise ModelError(
+            f"{file}: '{key}' is {value}, but the model takes {channels} channels: give one each"
+        )
+    numbers = tuple(float(item) for item in values)
+    if key.endswith("std") and not all(number > 0 for number in numbers):
+        raise ModelError(f"{file}: '{key}' is {value}: a standard deviation must be above zero")
+    return numbers
+
+
+def _number(stated: Mapping[str, Any], key: str, default: float, file: str) -> float:
+    value = stated.get(key)
+    if value is None:
+        return default
+    lowest, highest = _RANGES[key]
+    if not isinstance(value, int | float) or not lowest <= value <= highest:
+        raise ModelError(f"{file}: '{key}' is {value!r}: give a number from {lowest} to {highest}")
+    return float(value)
+
+
+def _stated_size(stated: Mapping[str, Any]) -> tuple[int, int] | None:
+    if stated.get("do_center_crop") and stated.get("crop_size"):
+        return _pair(stated["crop_size"], PREPROCESSOR)
+    return _pair(stated.get("size"), PREPROCESSOR) if stated.get("do_resize", True) else None
+
+
+def _crop(stated: Mapping[str, Any]) -> float | None:
+    """Processors that state the shortest edge cut the rest away; those that state both sides squeeze."""
+    size = stated.get("size")
+    if isinstance(size, Mapping) and "shortest_edge" not in size and not stated.get("do_center_crop"):
+        return None
+    crop_size, edge = _pair(stated.get("crop_size"), PREPROCESSOR), _pair(size, PREPROCESSOR)
+    if stated.get("do_center_crop") and crop_size and edge:
+        return min(1.0, crop_size[0] / edge[0])
+    return _number(stated, "crop_pct", 1.0, PREPROCESSOR)
+
+
+def _pair(value: object, file: str) -> tuple[int, int] | None:
+    """Height and width from the four ways in which the hub writes a size."""
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        edge = value.get("shortest_edge")
+        value = [value.get("height", edge), value.get("width", edge)]
+    sides = [value, value] if isinstance(value, int) else value
+    if isinstance(sides, list | tuple) and len(sides) == 2 and all(_is_side(side) for side in sides):
+        return int(sides[0]), int(sides[1])
+    raise ModelError(f"{file}: cannot read {value} as an image size: give a height and a width")
+
+
+def _is_side(value: object) -> bool:
+    return isinstance(value, int) and 0 < value <= 16_384

@@ -1,0 +1,47 @@
+"""Write a model so that its own library loads it back, zeros in place."""
+
+import shutil
+from pathlib import Path
+
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
+
+from workers.models.folder import CONFIG, PREPROCESSOR, TOKENIZER_CONFIG
+from workers.models.loaded import LoadedModel
+from workers.models.weights import SINGLE
+
+COMPANIONS = (
+    PREPROCESSOR,
+    TOKENIZER_CONFIG,
+    "processor_config.json",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+"""Files beside the weights that the library needs to use the model."""
+
+
+def save_model(model: LoadedModel, folder: Path) -> None:
+    """`model.safetensors`, `config.json` and the preprocessor's and tokenizer's files, into `folder`.
+
+    A transformers config says float32 afterwards: that is what the weights are.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(model.module, PreTrainedModel):
+        # one file whatever its size; tensor names go back to those of the hub
+        model.module.save_pretrained(folder, max_shard_size="1000TB")
+    else:
+        weights = {
+            name: value.detach().cpu().contiguous() for name, value in model.module.state_dict().items()
+        }
+        save_file(weights, folder / SINGLE, metadata={"format": "pt"})
+        shutil.copyfile(model.folder / CONFIG, folder / CONFIG)
+    for name in COMPANIONS:
+        if (model.folder / name).is_file():
+            shutil.copyfile(model.folder / name, folder / name)

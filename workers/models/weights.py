@@ -1,0 +1,124 @@
+"""Weights from safetensors files: sizes are checked before the library opens them, and no pickle is read."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from workers.errors import ModelError
+from workers.models.folder import listed, names_in, read_json
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+MAX_HEADER_BYTES = 16 * 2**20
+MAX_TENSORS = 100_000
+"""500,000 names took the library 19 s to open; real models have a few thousand."""
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of the folder, from one file or from the shards of its index; ModelError names the file."""
+    weights: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        weights.update(_read_file(path))
+    if not weights:
+        raise ModelError(f"{SINGLE} holds no tensors: save the model's state dict again")
+    return weights
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """ModelError that names the first tensors with NaN or infinity."""
+    bad = [name for name, value in weights.items() if not _is_finite(value)]
+    if bad:
+        raise ModelError(
+            f"the weights hold NaN or infinity in {listed(bad)}: the training that made them diverged; "
+            "give an earlier checkpoint"
+        )
+
+
+def mismatch(
+    *, missing: Iterable[str], unexpected: Iterable[str], shapes: Mapping[str, tuple[object, object]]
+) -> str | None:
+    """A sentence on how the file's tensors differ from the model's; None when they agree.
+
+    `shapes` maps a tensor to its shape in the file and its shape in the model.
+    """
+    parts = []
+    if absent := sorted(missing):
+        parts.append(f"missing {listed(absent)}")
+    if extra := sorted(unexpected):
+        parts.append(f"unexpected {listed(extra)}")
+    if shapes:
+        wrong = (f"{name} is {_text(a)}, not {_text(b)}" for name, (a, b) in sorted(shapes.items()))
+        parts.append(f"wrong shape: {listed(wrong)}")
+    return "; ".join(parts) or None
+
+
+def _text(shape: object) -> str:
+    return str(list(shape)) if isinstance(shape, Iterable) else str(shape)
+
+
+def _is_finite(value: Tensor) -> bool:
+    return not value.is_floating_point() or bool(torch.isfinite(value).all())
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    index = read_json(folder, INDEX)
+    if index is not None:
+        return _shards(folder, index.get("weight_map"))
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise ModelError(
+            f"the weights are in {listed(pickles)}, a pickle, which can run code when it is read: "
+            "save them with safetensors (model.save_pretrained, or safetensors.torch.save_file) "
+            f"as {SINGLE}"
+        )
+    raise ModelError(
+        f"the model folder has neither {SINGLE} nor {INDEX} (it holds {names_in(folder)}): "
+        "save the weights with safetensors under one of these names"
+    )
+
+
+def _shards(folder: Path, weight_map: object) -> list[Path]:
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{INDEX} has no 'weight_map': save the model again with save_pretrained")
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelError(f"{INDEX} names '{name}', which is not a *.safetensors file of this folder")
+        if not (folder / name).is_file():
+            raise ModelError(f"{INDEX} names {name}, which is not in the folder: upload it")
+    return [folder / name for name in names]
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    _check_header(path)
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path.name} is not a valid safetensors file ({error}): upload it again") from error
+    return tensors
+
+
+def _check_header(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise ModelError(
+                f"{path.name} is cut short or not a safetensors file: it says that its header has "
+                f"{length:,} bytes, and the whole file has {size:,}: upload it again"
+            )
+        if length > MAX_HEADER_BYTES:
+            raise ModelError(
+                f"{path.name} has a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read"
+            )
+        tensors = file.read(length).count(b'"data_offsets"')
+    if tensors > MAX_TENSORS:
+        raise ModelError(f"{path.name} names {tensors:,} tensors; at most {MAX_TENSORS:,} are read")

@@ -1,0 +1,104 @@
+"""Which layers of a model can be pruned, and which of them a job prunes."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from schemas.pruning import Method, UniformAllocation
+from workers.errors import PreflightError
+
+PRUNABLE = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    Conv1D,
+)
+_NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A module with a prunable weight, under its name in the model."""
+
+    name: str
+    module: nn.Module
+    weight: nn.Parameter
+    kind: str
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """All prunable layers in module order; one with a reason stays dense."""
+
+    layers: tuple[Layer, ...]
+    reasons: dict[str, str]
+
+    @property
+    def pruned(self) -> list[Layer]:
+        """The layers that are cut."""
+        return [layer for layer in self.layers if layer.name not in self.reasons]
+
+
+def prunable_layers(module: nn.Module) -> list[Layer]:
+    """Linear layers and convolutions in module order; a weight that several share counts once.
+
+    A weight that is computed from others (weight norm and other parametrizations) is not prunable.
+    """
+    layers: list[Layer] = []
+    seen: set[int] = set()
+    for name, part in module.named_modules():
+        weight = getattr(part, "weight", None)
+        if isinstance(part, PRUNABLE) and isinstance(weight, nn.Parameter) and id(weight) not in seen:
+            seen.add(id(weight))
+            layers.append(Layer(name, part, weight, type(part).__name__))
+    return layers
+
+
+def choose(layers: Sequence[Layer], method: Method) -> Choice:
+    """Split the layers by the globs and the allocation of `method`.
+
+    Raises PreflightError where a glob matches no layer, or nothing is left to prune.
+    """
+    if not layers:
+        raise PreflightError("the model has no linear or convolution layer: there is nothing to prune")
+    names = [layer.name for layer in layers]
+    _refuse_idle_globs("include", method.include, names)
+    _refuse_idle_globs("exclude", method.exclude, names)
+    reasons = {name: reason for name in names if (reason := _by_glob(name, method))}
+    if isinstance(method.allocation, UniformAllocation) and method.allocation.keep_first_and_last:
+        for place, name in (("first", names[0]), ("last", names[-1])):
+            reasons.setdefault(name, f"{place} layer, kept dense by uniform allocation")
+    choice = Choice(tuple(layers), reasons)
+    if not choice.pruned:
+        told = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:_NAMES_SHOWN])
+        raise PreflightError(
+            f"no layer is left to prune ({told}): widen method.include or narrow method.exclude"
+        )
+    return choice
+
+
+def _by_glob(name: str, method: Method) -> str | None:
+    excluding = _first_match(name, method.exclude)
+    if excluding is not None:
+        return f"excluded by '{excluding}'"
+    if _first_match(name, method.include) is None:
+        return "not matched by method.include"
+    return None
+
+
+def _first_match(name: str, globs: Iterable[str]) -> str | None:
+    return next((glob for glob in globs if fnmatchcase(name, glob)), None)
+
+
+def _refuse_idle_globs(field: str, globs: Iterable[str], names: Sequence[str]) -> None:
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in names):
+            some = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
+            raise PreflightError(f"method.{field}: '{glob}' matches no prunable layer (there are: {some})")

@@ -1,0 +1,1 @@
+"""The figures of a job, and the page that shows them."""
