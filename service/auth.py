@@ -18,7 +18,7 @@ _MOST_KEYS = 4096
 
 
 class KeyRing:
-    """Looks keys up in Redis and remembers those it found for five seconds; unknown ones are always asked for."""
+    """Looks keys up in Redis and remembers those it found for five seconds."""
 
     def __init__(self, keys: ApiKeys) -> None:
         self._keys = keys

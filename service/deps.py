@@ -91,9 +91,7 @@ async def caller_of(
     secret = credentials.credentials
     caller = services.keys.recall(secret) or await run_in_threadpool(services.keys.find, secret)
     if caller is None:
-        raise Unauthorized(
-            "This API key is not known, or was revoked: `secateur keys create` makes a new one."
-        )
+        raise Unauthorized("This API key is unknown, or was revoked: `secateur keys create` makes a new one.")
     structlog.contextvars.bind_contextvars(tenant=caller.tenant)
     return caller
 

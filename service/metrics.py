@@ -44,7 +44,7 @@ class HttpMetrics:
 
 
 class StoreCollector(Collector):
-    """Queues and totals from Redis. Every replica exports the same values: take `max` over them, not `sum`."""
+    """Queues and totals from Redis. Every replica exports the same values: take `max` over them."""
 
     def __init__(self, queues: Queues) -> None:
         self._queues = queues

@@ -74,7 +74,7 @@ class _Exchange:
         if self._status is not None:
             return
         error = ServiceError(
-            "Something went wrong inside the service. It is in the logs under this request id: tell the operator."
+            "Something went wrong inside the service. Tell the operator this request id: the logs have it."
         )
         await render(self._scope, error)(self._scope, receive, self.send)
 
@@ -97,7 +97,7 @@ class _Exchange:
 
 
 class BodyLimit:
-    """Refuses a body over `limit` bytes: by its Content-Length, and without one as soon as it has grown too long.
+    """Refuses a body over `limit` bytes: by its Content-Length, or as soon as it has grown too long.
 
     Starlette's own middleware does the same, but its answer is text/plain.
     """

@@ -43,7 +43,7 @@ _HTTP = {
     404: ("not_found", "There is nothing at this path: GET /openapi.json lists all of them."),
     405: (
         "method_not_allowed",
-        "This path does not take that method; the header Allow names those it takes.",
+        "This path takes other methods: the header Allow names them.",
     ),
 }
 

@@ -26,7 +26,8 @@ def make_deterministic(*, threads: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # Some CUDA kernels (adaptive pooling backward) have no deterministic form: they warn, the job goes on.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes every buffer
+    # A debugging aid, on by default, that fills every new buffer.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.set_num_threads(threads)

@@ -22,7 +22,7 @@ def die_with_parent(expected_parent: int) -> None:
 def start_child(module: str, *, env: Mapping[str, str], messages_fd: int) -> "subprocess.Popen[str]":
     """Run `python -m module` in a session of its own; it writes its messages to `messages_fd`."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", module]  # -P: import nothing from the working directory,
+        [sys.executable, "-P", "-m", module],  # -P: import nothing from the working directory
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -28,7 +28,7 @@ def cancel_job(id: JobId, services: ServicesOf, caller: Caller) -> Job:
 
 @router.post("/retry", status_code=202, responses=problems(401, 404, 409), summary="Retry a job")
 def retry_job(id: JobId, services: ServicesOf, caller: Caller) -> Job:
-    """Queue a failed, cancelled or expired job again: a new attempt that goes on after the last committed round."""
+    """Queue a failed, cancelled or expired job again: it goes on after its last committed round."""
     services.records.get(caller.tenant, id)
     try:
         services.jobs.retry(id)

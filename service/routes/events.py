@@ -54,8 +54,8 @@ async def list_events(
 ) -> Page[Event] | Response:
     """What happened, oldest first.
 
-    With `Accept: text/event-stream` a live stream: it begins after `Last-Event-ID` (or `after`), else with the
-    first event, and ends when the job has ended.
+    With `Accept: text/event-stream` a live stream: it begins after `Last-Event-ID` (or `after`), else with
+    the first event, and ends when the job has ended.
     """
     await run_in_threadpool(services.records.get, caller.tenant, id)
     if _STREAM in request.headers.get("accept", ""):

@@ -57,7 +57,7 @@ def _redis(services: Services) -> State:
 
 def _s3(services: Services) -> State:
     try:
-        services.blobs.reachable()
+        next(services.blobs.list("readyz/"), None)  # one request; a missing bucket is an error
     except BlobError as error:
         _log.warning("not_ready", s3=str(error))
         return "unavailable"

@@ -1,5 +1,6 @@
 """Jobs: create, check, list, show, change, delete."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
@@ -20,6 +21,8 @@ from service.store.records import Filter
 from service.submit import submit
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+_METADATA = re.compile(r"metadata\[.*\]")
 
 IdempotencyKey = Annotated[
     str,
@@ -48,11 +51,9 @@ class JobQuery(Spec):
     @model_validator(mode="before")
     @classmethod
     def _gather_metadata(cls, value: dict[str, Any]) -> dict[str, Any]:
-        pairs = {
-            name[9:-1]: value[name] for name in value if name.startswith("metadata[") and name[-1] == "]"
-        }
-        rest = {name: value[name] for name in value if not (name.startswith("metadata[") and name[-1] == "]")}
-        return {**rest, "metadata": pairs} if pairs else rest
+        pairs = {name: name[len("metadata[") : -1] for name in value if _METADATA.fullmatch(name)}
+        rest = {name: value[name] for name in value if name not in pairs}
+        return {**rest, "metadata": {key: value[name] for name, key in pairs.items()}} if pairs else rest
 
 
 @router.post(
@@ -93,7 +94,7 @@ def create_job(
     summary="Check a spec without running it",
 )
 def validate_job(spec: JobSpec, services: ServicesOf, caller: Caller) -> Estimate:
-    """Everything that submitting checks, the sizes in S3, and the spec with all its defaults. Creates nothing."""
+    """Everything that submitting checks, the sizes in S3, the spec with all its defaults; creates nothing."""
     return estimate(services, caller, spec)
 
 

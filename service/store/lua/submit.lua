@@ -10,7 +10,9 @@ if a.idempotency_key ~= '' then
   redis.call('HSET', key, 'hash', a.request_hash, 'id', f.id)
   redis.call('PEXPIRE', key, a.idempotency_ttl_ms)
 end
-local now = now_ms()
+-- No two jobs share a millisecond, so that age orders them and a page can go on after any of them.
+local now = math.max(now_ms(), (tonumber(redis.call('GET', P .. 'newest')) or 0) + 1)
+redis.call('SET', P .. 'newest', now)
 local flat = {'created_at', now, 'status', 'queued', 'status_reason', a.reason, 'attempt', 0, 'recoveries', 0,
   'round', 0, 'token', '', 'worker', '', 'stop', '', 'run_ms', 0}
 for name, value in pairs(f) do

@@ -1,0 +1,84 @@
+"""Which layers are found, and which are chosen."""
+
+import pytest
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from transformers.pytorch_utils import Conv1D
+
+from schemas.pruning import Method, UniformAllocation
+from tests.unit.pruning.small import small_module
+from workers.errors import PreflightError
+from workers.pruning.layers import choose, prunable_layers
+
+
+def test_finds_linear_and_convolution_layers_in_module_order():
+    layers = prunable_layers(small_module())
+
+    assert [(layer.name, layer.kind) for layer in layers] == [
+        ("0", "Conv2d"),
+        ("3", "Conv2d"),
+        ("8", "Linear"),
+    ]
+
+
+def test_finds_the_transposed_linear_layer_of_gpt2():
+    layers = prunable_layers(nn.Sequential(Conv1D(8, 4), nn.ConvTranspose2d(2, 2, 3), nn.Embedding(3, 3)))
+
+    assert [layer.kind for layer in layers] == ["Conv1D", "ConvTranspose2d"]
+
+
+def test_counts_a_tied_weight_once():
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+
+    layers = prunable_layers(nn.Sequential(first, second))
+
+    assert [layer.name for layer in layers] == ["0"]
+
+
+def test_leaves_out_a_weight_that_is_computed_from_others():
+    layers = prunable_layers(nn.Sequential(weight_norm(nn.Linear(4, 4)), nn.Linear(4, 2)))
+
+    assert [layer.name for layer in layers] == ["1"]
+
+
+def test_exclude_wins_over_include():
+    choice = choose(prunable_layers(small_module()), Method(include=("0", "8"), exclude=("8",)))
+
+    assert [layer.name for layer in choice.pruned] == ["0"]
+    assert choice.reasons == {"3": "not matched by method.include", "8": "excluded by '8'"}
+
+
+def test_uniform_allocation_keeps_the_first_and_the_last_layer_dense():
+    choice = choose(prunable_layers(small_module()), Method(allocation=UniformAllocation()))
+
+    assert [layer.name for layer in choice.pruned] == ["3"]
+    assert choice.reasons["0"] == "first layer, kept dense by uniform allocation"
+
+
+def test_uniform_allocation_prunes_all_layers_when_asked():
+    allocation = UniformAllocation(keep_first_and_last=False)
+
+    choice = choose(prunable_layers(small_module()), Method(allocation=allocation))
+
+    assert len(choice.pruned) == 3
+
+
+@pytest.mark.parametrize("field", ["include", "exclude"])
+def test_a_glob_that_matches_nothing_is_refused_by_name(field: str):
+    method = Method.model_validate({field: ("layer9.*",)})
+
+    with pytest.raises(PreflightError, match=rf"method.{field}: 'layer9.\*' matches no .*there are: 0, 3, 8"):
+        choose(prunable_layers(small_module()), method)
+
+
+def test_refuses_to_prune_nothing():
+    layers = prunable_layers(small_module())
+
+    with pytest.raises(PreflightError, match="no layer is left to prune"):
+        choose(layers, Method(exclude=("*",)))
+
+
+def test_refuses_a_model_without_prunable_layers():
+    with pytest.raises(PreflightError, match="no linear or convolution layer"):
+        choose(prunable_layers(nn.ReLU()), Method())

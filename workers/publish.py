@@ -1,0 +1,148 @@
+"""The last step: the report, its page, and all files to S3 under this attempt's own name."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from schemas.artifact import Artifact
+from schemas.benchmark import BenchmarkResult
+from schemas.job import Step
+from schemas.report import LayerFigures, ModelFigures, Report
+from service.store.blobs import Blobs, media_type
+from workers.environment import environment
+from workers.export import OnnxExport
+from workers.link import Meter
+from workers.messages import DoneMessage, JobOrder
+from workers.report.page import render_html
+from workers.report.verdict import verdict_sentence
+from workers.story import Outcome
+from workers.uploads import patiently
+
+METRIC_NAME = "top-1 accuracy"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was measured of the dense and the pruned model."""
+
+    dense: ModelFigures
+    pruned: ModelFigures
+    layers: list[LayerFigures]
+    onnx: OnnxExport | None
+    benchmark: BenchmarkResult | None
+    device: torch.device
+    architecture: str
+    samples: tuple[int, int]
+    """Of the train and of the validation split."""
+
+
+def publish(
+    order: JobOrder,
+    outcome: Outcome,
+    findings: Findings,
+    steps: Sequence[Step],
+    blobs: Blobs,
+    folder: Path,
+    meter: Meter,
+) -> DoneMessage:
+    """Upload what lies in `folder`, then the report. Nothing is the result until the job's record names it."""
+    prefix = f"{order.prefix}artifacts/{order.token.replace(':', '-')}/"
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    artifacts = []
+    for number, path in enumerate(files, 1):
+        artifacts.append(_upload(path, prefix, blobs, meter))
+        meter.advance(number / (len(files) + 2))
+    report = _report(order, outcome, findings, steps, artifacts)
+    for name, text in (
+        ("report.json", report.model_dump_json(indent=2)),
+        ("report.html", render_html(report)),
+    ):
+        path = folder / name
+        path.write_text(text, encoding="utf-8")
+        artifacts.append(_upload(path, prefix, blobs, meter))
+    manifest = {"prefix": prefix, "artifacts": [one.model_dump(mode="json") for one in artifacts]}
+    return DoneMessage(reason=report.verdict, summary=_summary(report), manifest=manifest)
+
+
+def _upload(path: Path, prefix: str, blobs: Blobs, meter: Meter) -> Artifact:
+    sent = patiently(lambda: blobs.upload_file(path, prefix + path.name), lambda: meter.advance(0.5))
+    return Artifact(name=path.name, bytes=sent.bytes, sha256=sent.sha256, media_type=media_type(path.name))
+
+
+def _report(
+    order: JobOrder, outcome: Outcome, findings: Findings, steps: Sequence[Step], artifacts: list[Artifact]
+) -> Report:
+    best = outcome.best()
+    reached = best.sparsity >= order.spec.goal.sparsity - 1e-4
+    verdict = verdict_sentence(
+        goal=order.spec.goal.sparsity,
+        reached=reached,
+        sparsity=best.sparsity,
+        metric_name=METRIC_NAME,
+        dense_metric=outcome.dense_metric,
+        pruned_metric=best.metric,
+        floor=outcome.floor,
+        rounds=outcome.rounds,
+        benchmark=findings.benchmark,
+    )
+    return Report(
+        job=order.id,
+        created_at=datetime.now(UTC),
+        verdict=verdict,
+        goal_reached=reached,
+        metric_name=METRIC_NAME,
+        floor=outcome.floor,
+        seed=order.spec.seed,
+        architecture=findings.architecture,
+        train_samples=findings.samples[0],
+        validation_samples=findings.samples[1],
+        dense=findings.dense,
+        pruned=findings.pruned,
+        sparsity=best.sparsity,
+        rounds=outcome.rounds,
+        layers=findings.layers,
+        onnx=findings.onnx.check if findings.onnx else None,
+        benchmark=findings.benchmark,
+        steps=list(steps),
+        seconds=round(sum(step.seconds or 0.0 for step in steps), 3),
+        device_seconds=round(sum(step.device_seconds or 0.0 for step in steps), 3),
+        environment=environment(findings.device, order.threads),
+        artifacts=artifacts,
+        notes=_notes(findings),
+        spec=order.spec,
+    )
+
+
+def _notes(findings: Findings) -> list[str]:
+    notes = [
+        "MACs count every multiply-accumulate; 'with a non-zero weight' is what hardware for sparse weights "
+        "could skip to. It is a count, not a speed."
+    ]
+    if findings.benchmark is not None:
+        notes.append(findings.benchmark.note)
+    if findings.onnx is not None and findings.onnx.note:
+        notes.append(findings.onnx.note)
+    return notes
+
+
+def _summary(report: Report) -> dict[str, object]:
+    """The headline figures, for lists of jobs."""
+    comparisons = report.benchmark.comparisons if report.benchmark else []
+    summary = {
+        "goal_reached": report.goal_reached,
+        "metric_name": report.metric_name,
+        "dense_metric": report.dense.metric,
+        "metric": report.pruned.metric,
+        "sparsity": report.sparsity,
+        "parameters": report.dense.parameters,
+        "nonzeros": report.pruned.nonzeros,
+        "dense_compressed_bytes": report.dense.compressed_bytes,
+        "compressed_bytes": report.pruned.compressed_bytes,
+        "verdicts": {str(one.batch_size): one.verdict.value for one in comparisons},
+        "device_seconds": report.device_seconds,
+    }
+    return dict(json.loads(json.dumps(summary)))
