@@ -18,10 +18,11 @@ _MOST_KEYS = 4096
 
 
 class KeyRing:
-    """Looks keys up in Redis and remembers those it found for five seconds."""
+    """Looks keys up in Redis and remembers for `remember_s` seconds those that it found."""
 
-    def __init__(self, keys: ApiKeys) -> None:
+    def __init__(self, keys: ApiKeys, remember_s: float = REMEMBER_S) -> None:
         self._keys = keys
+        self._remember_s = remember_s
         self._known: dict[bytes, tuple[float, Principal]] = {}
 
     def recall(self, secret: str) -> Principal | None:
@@ -35,7 +36,7 @@ class KeyRing:
         if principal is not None:
             if len(self._known) >= _MOST_KEYS:
                 self._known.clear()
-            self._known[_digest(secret)] = (time.monotonic() + REMEMBER_S, principal)
+            self._known[_digest(secret)] = (time.monotonic() + self._remember_s, principal)
         return principal
 
 
@@ -55,7 +56,8 @@ def may_read(caller: Principal, uri: str, bucket: str) -> bool:
     """
     if uri.startswith(f"s3://{bucket}/"):
         return uri.startswith(own_area(caller.tenant, bucket))
-    return caller.may_read(uri)
+    # a prefix is a folder: s3://zoo must not open s3://zoo-secret/
+    return any(uri.startswith(prefix if prefix.endswith("/") else prefix + "/") for prefix in caller.prefixes)
 
 
 def check_uris(caller: Principal, spec: JobSpec, bucket: str) -> None:

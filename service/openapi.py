@@ -37,11 +37,16 @@ def _document(app: FastAPI) -> dict[str, Any]:
     made = get_openapi(
         title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS
     )
-    for path in made["paths"].values():
-        for operation in path.values():
-            for status, response in operation["responses"].items():
-                content = response.get("content", {})
-                is_problem = content.get("application/json", {}).get("schema", {}).get("$ref", "")
-                if status >= "400" and is_problem.endswith("/Problem"):
-                    content[PROBLEM_JSON] = content.pop("application/json")
+    for operation in (one for path in made["paths"].values() for one in path.values()):
+        for response in operation["responses"].values():
+            _as_problem(response.get("content", {}))
+        for parameter in operation.get("parameters", ()):
+            if parameter["schema"].get("type") == "object":
+                parameter.update(style="deepObject", explode=True)  # metadata[key]=value
     return made
+
+
+def _as_problem(content: dict[str, Any]) -> None:
+    schema = content.get("application/json", {}).get("schema", {})
+    if schema.get("$ref") == "#/components/schemas/Problem":
+        content[PROBLEM_JSON] = content.pop("application/json")

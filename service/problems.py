@@ -38,6 +38,11 @@ _log = structlog.get_logger("service.problems")
 
 _SHOWN_ERRORS = 50
 _ABSENT = (ConnectionError, TimeoutError, OutOfMemoryError, ReadOnlyError)
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # RFC 9110; Python learns them in 3.13
+_UNKNOWN = {
+    "body": "there is no such field: GET /v1/schemas lists the schemas",
+    "query": "there is no such parameter: GET /openapi.json lists them",
+}
 _HTTP = {
     400: ("bad_request", "The body could not be read: send one JSON object in UTF-8, not too deeply nested."),
     404: ("not_found", "There is nothing at this path: GET /openapi.json lists all of them."),
@@ -103,7 +108,10 @@ def invalid(found: Any) -> InvalidRequest:
 
 def _field_error(found: dict[str, Any]) -> FieldError:
     loc = [part if isinstance(part, int) else _clean(part) for part in found["loc"]]
-    return FieldError(loc=loc, msg=_clean(found["msg"].removeprefix("Value error, ")), type=found["type"])
+    msg = _clean(found["msg"].removeprefix("Value error, "))
+    if found["type"] == "extra_forbidden":
+        msg = _UNKNOWN.get(str(loc[0]), msg)
+    return FieldError(loc=loc, msg=msg, type=found["type"])
 
 
 def _where(loc: list[str | int]) -> str:
@@ -141,7 +149,7 @@ def problem_response(
 ) -> Response:
     """A problem under the id of this request."""
     problem = Problem(
-        title=HTTPStatus(status).phrase,
+        title=_TITLES.get(status) or HTTPStatus(status).phrase,
         status=status,
         code=code,
         detail=_clean_long(detail),

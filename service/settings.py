@@ -118,6 +118,9 @@ class Settings(BaseSettings):
         30.0, gt=0, le=3600, description="A job whose worker was silent for so long is given to another."
     )
     heartbeat_seconds: float = Field(5.0, gt=0, le=600, description="How often a worker renews its lease.")
+    child_module: str = Field(
+        "workers.child", description="The Python module that runs one job; it speaks workers.messages."
+    )
     stall_seconds: float = Field(
         1800.0, gt=0, le=86_400, description="A job that says nothing for so long is started again elsewhere."
     )

@@ -49,6 +49,8 @@ class Partial:
         """Go on with what is there if it is of the same plan, else begin."""
         final.parent.mkdir(parents=True, exist_ok=True)
         made = cls(final.with_name(final.name + ".part"), plan)
+        if made._note.exists() and final.exists():
+            final.replace(made.path)  # a crash came between this name and the last of the others
         made.done = made._remembered()
         if not made.done:
             made.discard()  # the note first, or it would speak for the new file
@@ -81,14 +83,14 @@ class Partial:
                 self._remember()
 
     def publish(self) -> Path:
-        """Give the complete file its name: whoever sees that name sees all of it."""
-        final = self.path.with_name(self.path.name.removesuffix(".part"))
-        os.fsync(self._fd)
-        self._unsynced = 0
+        """Give the complete file its name: whoever sees that name sees all of it. `forget` comes later."""
         self.close()
-        self.path.replace(final)
+        final = self.path.with_name(self.path.name.removesuffix(".part"))
+        return self.path.replace(final)
+
+    def forget(self) -> None:
+        """Drop the note, when all files of the folder have their names."""
         self._note.unlink(missing_ok=True)
-        return final
 
     def discard(self) -> None:
         """Forget it all: the object changed, or the bytes are wrong."""
@@ -99,9 +101,12 @@ class Partial:
 
     def close(self) -> None:
         """Keep what is there for the next time."""
-        if self._fd >= 0:
+        if self._fd < 0:
+            return
+        try:
             if self._unsynced:
                 self._remember()
+        finally:
             os.close(self._fd)
             self._fd = -1
 

@@ -97,7 +97,7 @@ class Supervisor:
             "SECATEUR_CHILD_MESSAGES_FD": str(writing),
             "SECATEUR_CHILD_PARENT": str(os.getpid()),
         }
-        child = start_child("workers.child", env=env, messages_fd=writing)
+        child = start_child(self._settings.child_module, env=env, messages_fd=writing)
         os.close(writing)
         self._log.info("child_started", pid=child.pid)
         readers = [

@@ -3,7 +3,6 @@
 import errno
 import shutil
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from service.settings import MiB
 from service.store.blobs import Blob, BlobConflict, BlobError, Blobs, parse_uri
-from workers.checksums import Stated, stated
+from workers.checksums import Stated, crc32, stated
 from workers.errors import StorageError
 from workers.partial import Partial, Plan
 from workers.ranged import RangeReader
@@ -35,6 +34,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 RANGE_BYTES = 32 * MiB
 THREADS = 4
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 OnBytes = Callable[[int, int], None]
 """Hears bytes so far and bytes in all, from several threads, one at a time. What it raises ends the pull."""
@@ -83,7 +83,7 @@ def look_at(blobs: Blobs, uri: str, allow: Sequence[str]) -> Source:
     if not listed:
         raise StorageError(f"{uri} holds no files; check the bucket and the prefix")
     names = {blob.key.removeprefix(prefix): blob for blob in listed}
-    files = {name: blob for name, blob in names.items() if _wanted(name, allow)}
+    files = {name: blob for name, blob in names.items() if wanted(name, allow)}
     return Source(uri, files, tuple(sorted(names.keys() - files.keys())))
 
 
@@ -97,16 +97,24 @@ def pull_folder(
     return pull(blobs, look_at(blobs, uri, allow), dest, on_bytes=on_bytes, threads=threads)
 
 
-def pull(blobs: Blobs, source: Source, dest: Path, *, on_bytes: OnBytes, threads: int = THREADS) -> Pulled:
-    """Bring the files of a listed folder to `dest`. Errors: as of pull_folder."""
+def pull(
+    blobs: Blobs,
+    source: Source,
+    dest: Path,
+    *,
+    on_bytes: OnBytes,
+    threads: int = THREADS,
+    range_bytes: int = RANGE_BYTES,
+) -> Pulled:
+    """Bring the files of a listed folder to `dest`, `range_bytes` by request. Errors: as of pull_folder."""
     bucket = blobs.of(parse_uri(source.uri).bucket)
     with as_storage_error(), ThreadPoolExecutor(threads, "pull") as pool:
-        job = _Pull(bucket, source, dest, on_bytes, pool)
+        job = _Pull(bucket, source, dest, on_bytes, pool, range_bytes)
         done = job.run()
     return Pulled(tuple(done[name] for name in source.files), source.skipped)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Transfer:
     """One file."""
 
@@ -134,6 +142,7 @@ class _Pull:
     dest: Path
     on_bytes: OnBytes
     pool: ThreadPoolExecutor
+    range_bytes: int
     _so_far: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -169,20 +178,21 @@ class _Pull:
         return self._settle(transfers, failed), failed
 
     def _settle(self, transfers: list[_Transfer], failed: dict[str, str]) -> dict[str, File]:
-        done = {}
+        arrived = [one for one in transfers if one.name not in failed]
+        for one in arrived:
+            one.partial.publish()
         for one in transfers:
-            if one.name in failed:
+            if one in arrived:
+                one.partial.forget()
+            else:
                 self._count(one, -one.counted)
                 one.partial.discard()
-            else:
-                one.partial.publish()
-                done[one.name] = File(one.name, one.blob.bytes, one.blob.etag, one.stated.sha256)
-        return done
+        return {one.name: File(one.name, one.blob.bytes, one.blob.etag, one.stated.sha256) for one in arrived}
 
     def _begin(self, name: str, blob: Blob) -> _Transfer:
         what = stated(self.blobs, blob)
         size = what.part_bytes
-        whole_parts = size * max(1, RANGE_BYTES // size) if size else RANGE_BYTES
+        whole_parts = size * max(1, self.range_bytes // size) if size else self.range_bytes
         plan = Plan(blob.etag, blob.bytes, whole_parts)
         return _Transfer(name, blob, what, Partial.open(self.dest / name, plan))
 
@@ -252,12 +262,12 @@ class _PartCrcs:
                 self.values.append(0)
                 self._left = self._part_bytes
             piece = view[: self._left]
-            self.values[-1] = zlib.crc32(piece, self.values[-1])
+            self.values[-1] = crc32(piece, self.values[-1])
             self._left -= len(piece)
             view = view[len(piece) :]
 
 
-def _wanted(name: str, allow: Sequence[str]) -> bool:
+def wanted(name: str, allow: Sequence[str]) -> bool:
     """Whether a pattern names it, and it can be a path below the folder and nothing else."""
     segments = name.split("/")
     if any(segment in ("", ".", "..") or "\\" in segment or "\0" in segment for segment in segments):
@@ -283,5 +293,9 @@ def as_storage_error() -> Iterator[None]:
             raise StorageError(
                 f"the worker's disk is full ({error}): free space under SECATEUR_CACHE_DIR, or lower "
                 "SECATEUR_CACHE_BYTES"
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise StorageError(
+                f"the worker may not write there ({error}): correct SECATEUR_CACHE_DIR or its permissions"
             ) from error
         raise

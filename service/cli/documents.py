@@ -94,7 +94,7 @@ def _value(text: str, value: str) -> Any:
 
 
 def _yaml(text: str) -> Any:
-    return yaml.load_all(text, _Loader)  # noqa: S506 - a SafeLoader
+    return yaml.load_all(text, _Loader)
 
 
 def _text(source: str) -> str:

@@ -11,6 +11,7 @@ from schemas.job import Estimate, Job, Status
 from service.cli.client import Client, Payload
 from service.cli.documents import Document, read_documents
 from service.cli.errors import CliError
+from service.cli.follow import fetch_job
 from service.cli.output import JsonOption, Output
 from service.cli.session import session
 from service.cli.tables import estimate_panel, job_panel, jobs_table, status_text
@@ -24,6 +25,8 @@ SpecFile = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Set a field: goal.sparsity=0.9.")
 ]
+
+_LOG_LINES = 5000  # all that the service keeps
 
 
 def submit(
@@ -71,7 +74,8 @@ def list_jobs(
     what = "The jobs were not listed."
     with session(json=json) as (client, output):
         if everything:
-            page = {"object": "list", "data": list(client.pages("/v1/jobs", what, params)), "has_more": False}
+            data = list(client.pages("/v1/jobs", what, params))
+            page: Payload = {"object": "list", "data": data, "has_more": False}
         else:
             page = client.get("/v1/jobs", what, params)
         output.emit(page, jobs_table(Job.model_validate(one) for one in page["data"]))
@@ -111,7 +115,7 @@ def logs(
     with session(json=json) as (client, output):
         shown: list[str] = []
         while True:
-            job = Job.model_validate(client.get(f"/v1/jobs/{id}", f"{id} was not shown.")) if following else None
+            job = fetch_job(client, id) if following else None
             lines = _log_lines(client, id)
             for line in new_lines(shown, lines):
                 output.emit({"object": "log_line", "line": line}, Text(line))
@@ -131,7 +135,8 @@ def new_lines(before: list[str], now: list[str]) -> list[str]:
 
 
 def _log_lines(client: Client, id: str) -> list[str]:
-    return client.text(f"/v1/jobs/{id}/logs", f"The log of {id} was not shown.", "text/plain").splitlines()
+    what = f"The log of {id} was not shown."
+    return client.text(f"/v1/jobs/{id}/logs?limit={_LOG_LINES}", what, "text/plain").splitlines()
 
 
 def _submit(client: Client, output: Output, document: Document, key: str, which: str) -> Job:

@@ -24,7 +24,9 @@ def create(
     name: Annotated[str, typer.Option(help="What the key is for, to know it again.")] = "",
     allow: Annotated[
         list[str] | None,
-        typer.Option(metavar="s3://…/", help="Prefix that specs may name; may be repeated.", show_default=False),
+        typer.Option(
+            metavar="s3://…/", help="Prefix that specs may name; may be repeated.", show_default=False
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:

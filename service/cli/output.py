@@ -1,4 +1,4 @@
-"""Where words go: results to stdout, notes and errors to stderr; with --json, stdout is for programs alone."""
+"""Where words go: results to stdout, notes and errors to stderr; with --json stdout is for programs."""
 
 import json
 import sys
@@ -11,6 +11,8 @@ from rich.text import Text
 
 from service.cli.errors import CliError
 
+_PIPE_WIDTH = 400  # nobody looks at it: a line stays a line
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 
 
@@ -21,6 +23,8 @@ class Output:
         self.json = json
         self.out = Console()
         self.err = Console(stderr=True)
+        if not self.out.is_terminal:
+            self.out.width = _PIPE_WIDTH
 
     @property
     def is_live(self) -> bool:
@@ -32,7 +36,7 @@ class Output:
         if self.json:
             self.line(payload)
         else:
-            self.out.print(shown)
+            self.out.print(shown, soft_wrap=isinstance(shown, Text))
 
     def line(self, payload: Mapping[str, Any]) -> None:
         """One JSON object on a line of its own, at once: a pipe may be reading."""

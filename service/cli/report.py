@@ -17,20 +17,26 @@ def report_panel(report: Report) -> RenderableType:
     if report.benchmark is not None:
         parts += [_latency(report.benchmark), Text(report.benchmark.note, style="dim")]
     parts += [Text(f"note: {note}", style="dim") for note in report.notes]
-    time = f"{duration(report.seconds)} in all, {duration(report.device_seconds)} on {report.environment.device}"
+    time = (
+        f"{duration(report.seconds)} in all, {duration(report.device_seconds)} on {report.environment.device}"
+    )
     return Group(*parts, Text(f"{report.architecture}, seed {report.seed}, {time}", style="dim"))
 
 
 def _models(report: Report) -> Table:
     table = _table("", "dense", "pruned")
     dense, pruned = report.dense, report.pruned
-    table.add_row(report.metric_name, metric(dense.metric), f"{metric(pruned.metric)} (floor {report.floor:.4f})")
+    table.add_row(
+        report.metric_name, metric(dense.metric), f"{metric(pruned.metric)} (floor {report.floor:.4f})"
+    )
     table.add_row("sparsity of the pruned layers", "", share(report.sparsity))
     table.add_row("parameters", whole(dense.parameters), whole(pruned.parameters))
     table.add_row("not zero", whole(dense.nonzeros), whole(pruned.nonzeros))
     table.add_row("model.safetensors", size(dense.bytes), size(pruned.bytes))
     table.add_row("the same, compressed", size(dense.compressed_bytes), size(pruned.compressed_bytes))
-    table.add_row("MACs with a weight that is not zero", whole(dense.effective_macs), whole(pruned.effective_macs))
+    table.add_row(
+        "MACs with a weight that is not zero", whole(dense.effective_macs), whole(pruned.effective_macs)
+    )
     return table
 
 

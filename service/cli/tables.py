@@ -26,6 +26,8 @@ COLOURS = {
     Status.expired: "magenta",
 }
 
+_FOLDED = ("tags", "why", "serves", "your jobs", "device", "name", "may name", "sha256")
+
 
 def status_text(status: Status) -> Text:
     """The status in its colour."""
@@ -34,13 +36,12 @@ def status_text(status: Status) -> Text:
 
 def jobs_table(jobs: Iterable[Job]) -> RenderableType:
     """One line a job."""
-    table = _table("id", "status", "progress", "sparsity", "metric", "created", "tags", "why")
+    table = _table("id", "status", "done", "sparsity", "metric", "created", "tags")
     for job in jobs:
         progress = f"{job.progress.percent:.0f} %"
         sparsity = share(job.spec.goal.sparsity)
-        why = escape(job.status_reason or "") if job.status in (Status.failed, Status.expired) else ""
         row = (progress, sparsity, metric(job.progress.metric), local(job.created_at))
-        table.add_row(job.id, status_text(job.status), *row, escape(", ".join(job.tags)), why)
+        table.add_row(job.id, status_text(job.status), *row, escape(", ".join(job.tags)))
     return table if table.row_count else Text("No jobs.")
 
 
@@ -143,8 +144,7 @@ def pairs(rows: Sequence[tuple[str, str | Text]]) -> Table:
 def _table(*names: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in names:
-        ids = name in ("id", "status", "queue")
-        table.add_column(name, no_wrap=ids, overflow="fold")
+        table.add_column(name, no_wrap=name not in _FOLDED, overflow="fold")
     return table
 
 
@@ -163,6 +163,8 @@ def _progress(job: Job) -> str:
 def _figure(key: str, value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {str(one).replace('_', ' ')}" for name, one in value.items())
     if isinstance(value, float):
         return share(value) if key == "sparsity" else duration(value) if "seconds" in key else metric(value)
     if isinstance(value, int):

@@ -29,4 +29,4 @@ def problems(*statuses: int) -> Responses:
     }
 
 
-JobId = Annotated[str, Path(description="The job's id.", pattern=r"^job_[0-9a-z]{1,64}$")]
+JobId = Annotated[str, Path(description="The job's id.", examples=["job_01jdf3q8v7e0x9m4a1b2"])]

@@ -77,7 +77,7 @@ def _run(request: Request, folder: Path, on_round: OnRound) -> list[Comparison]:
                     failure = message
         code = process.wait()
     if code != 0:
-        raise _error(code, failure, folder / _STDERR)
+        raise crash(code, failure, folder / _STDERR)
     return comparisons
 
 
@@ -97,7 +97,8 @@ def _process(request: Request, folder: Path) -> Iterator[subprocess.Popen[bytes]
             process.kill()
 
 
-def _error(code: int, failure: str | None, stderr: Path) -> JobError:
+def crash(code: int, failure: str | None, stderr: Path) -> JobError:
+    """What the user is told of a process that ended with `code`, after the error line `failure` if there was one."""
     if failure is not None:
         return JobError(f"The benchmark failed: {failure}. {_REMEDY}")
     if code == -signal.SIGKILL:

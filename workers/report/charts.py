@@ -3,6 +3,7 @@
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from schemas.benchmark import BenchmarkResult, Comparison, Verdict
 from schemas.report import Report
@@ -13,7 +14,7 @@ _WIDTH = 5.0
 """Inches: narrow, so that the text stays readable when a phone shrinks the chart."""
 
 _FARTHEST_FLOOR = 2.0
-"""A floor farther below than so many times the range of the metrics would flatten the curve: it is named only."""
+"""Times the range of the metrics: a floor farther below would flatten the curve, so it is only named."""
 
 
 def curve_chart(report: Report) -> Markup:
@@ -49,8 +50,8 @@ def _draw_rounds(axes: Axes, report: Report) -> None:
     axes.plot(*zip(*held, strict=True), color=ACCENT, marker="o", markersize=5, linewidth=1.8, label="rounds")
     axes.plot(*held[0], color=INK, marker="D", markersize=7, linestyle="none", label="dense model")
     if broken:
-        marks = {"marker": "X", "markersize": 8, "linestyle": "none"}
-        axes.plot(*zip(*broken, strict=True), color=BAD, label="fell below the floor", **marks)
+        xs, ys = zip(*broken, strict=True)
+        axes.plot(xs, ys, color=BAD, marker="X", markersize=8, linestyle="none", label="fell below the floor")
 
 
 def _draw_floor(axes: Axes, report: Report) -> None:
@@ -77,7 +78,9 @@ def speed_chart(benchmark: BenchmarkResult) -> Markup:
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlim(*_speed_limits(rows))
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("← slower      speed relative to the dense model      faster →")
+        axes.set_xlabel("speed relative to the dense model (above 1: faster)")
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_formatter("{x:g}x")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.3), ncols=2, fontsize=9)
         return to_svg(figure, name, speed_text(benchmark))
 

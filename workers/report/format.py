@@ -66,3 +66,8 @@ def change(before: float, after: float) -> str:
 def moment(value: datetime) -> str:
     """A time to the minute, with its zone."""
     return value.strftime("%Y-%m-%d %H:%M %Z")
+
+
+def glued(text: str) -> str:
+    """No line break between a figure and its percent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")

@@ -42,7 +42,7 @@ def chart_style(name: str) -> Iterator[None]:
 
 
 def to_svg(figure: Figure, name: str, label: str) -> Markup:
-    """Inline SVG of `figure`, announced to screen readers as `label`; call it inside of `chart_style(name)`."""
+    """Inline SVG of `figure`, read to screen readers as `label`; call it inside of `chart_style(name)`."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
     text = buffer.getvalue()

@@ -1,0 +1,55 @@
+"""The headline of a report."""
+
+from schemas.benchmark import Verdict
+from tests.unit.report.sample import FLOOR, sample_benchmark, sample_comparison, sample_rounds
+from workers.report.verdict import verdict_sentence
+
+FIGURES = {
+    "goal": 0.8,
+    "metric_name": "accuracy",
+    "dense_metric": 0.9152,
+    "pruned_metric": 0.9116,
+    "floor": FLOOR,
+}
+
+
+def test_names_sparsity_metric_floor_and_speed():
+    benchmark = sample_benchmark(
+        sample_comparison(1, 1.4, 1.3, 1.5, 0.02, Verdict.faster),
+        sample_comparison(32, 1.0, 0.99, 1.01, 0.02, Verdict.no_difference),
+    )
+
+    sentence = verdict_sentence(
+        **FIGURES, reached=True, sparsity=0.8, rounds=sample_rounds(), benchmark=benchmark
+    )
+
+    assert sentence == (
+        "Goal reached: 80.0 % of the weights of the pruned layers are zero; accuracy 91.52 % dense, 91.16 % "
+        "pruned (−0.36 points; floor 90.52 %); speed in ONNX Runtime: faster at batch 1, no difference at "
+        "batch 32."
+    )
+
+
+def test_names_the_round_that_broke_the_floor():
+    sentence = verdict_sentence(
+        **FIGURES, reached=False, sparsity=0.794, rounds=sample_rounds(last_held=False), benchmark=None
+    )
+
+    assert sentence.startswith(
+        "Goal of 80.0 % sparsity not reached, because round 5 at 80.0 % fell below the floor: "
+        "the result has 79.4 % zeros"
+    )
+
+
+def test_blames_the_budget_where_every_round_held():
+    sentence = verdict_sentence(
+        **FIGURES, reached=False, sparsity=0.627, rounds=sample_rounds()[:2], benchmark=None
+    )
+
+    assert "because the budget allows no more rounds" in sentence
+
+
+def test_does_not_speak_of_speed_that_was_not_measured():
+    sentence = verdict_sentence(**FIGURES, reached=True, sparsity=0.8, rounds=[], benchmark=None)
+
+    assert sentence.endswith("; speed not measured.")
