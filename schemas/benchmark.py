@@ -25,9 +25,13 @@ class BenchmarkSpec(Spec):
     precision: Annotated[
         Literal["fp32"], not_delivered("benchmark precision", {"fp16": "use 'fp32'", "int8": "use 'fp32'"})
     ] = "fp32"
-    rounds: int = Field(20, ge=5, le=1000, description="Interleaved rounds; each arm runs once in each.")
+    rounds: int = Field(
+        20, ge=5, le=1000, description="Interleaved rounds; each arm is opened anew and runs once in each."
+    )
     round_seconds: float = Field(0.1, gt=0, le=60, description="Seconds of one arm in one round.")
-    warmup_seconds: float = Field(0.5, ge=0, le=60)
+    warmup_seconds: float = Field(
+        0.5, ge=0, le=60, description="Seconds of warm-up of one arm, spread over the rounds."
+    )
 
 
 class Verdict(StrEnum):
@@ -58,7 +62,9 @@ class Comparison(Resource):
     speedup: float = Field(description="Dense over pruned latency: above 1 the pruned model is faster.")
     speedup_low: float = Field(description="Lower end of the 95 % bootstrap interval of the speed-up.")
     speedup_high: float = Field(description="Upper end of the interval.")
-    noise: float = Field(description="Half-width of the interval of dense against dense, in the same rounds.")
+    noise: float = Field(
+        description="How far from 1 the interval of dense against dense reaches, in the same rounds."
+    )
     verdict: Verdict
     sentence: str
 

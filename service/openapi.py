@@ -47,6 +47,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
 
 
 def _as_problem(content: dict[str, Any]) -> None:
-    schema = content.get("application/json", {}).get("schema", {})
-    if schema.get("$ref") == "#/components/schemas/Problem":
-        content[PROBLEM_JSON] = content.pop("application/json")
+    """FastAPI documents an error under the media type of the route's success."""
+    for media_type, shape in list(content.items()):
+        if shape.get("schema", {}).get("$ref") == "#/components/schemas/Problem":
+            content[PROBLEM_JSON] = content.pop(media_type)

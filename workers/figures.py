@@ -62,7 +62,7 @@ def gzip_bytes(file: Path) -> int:
     return size + len(packer.flush())
 
 
-@torch.no_grad()
+@torch.enable_grad()  # without gradients, attention runs as one fused operator that is not counted
 def macs_of(
     model: LoadedModel, layers: tuple[Layer, ...], sample: Batch
 ) -> tuple[int, int] | tuple[None, None]:

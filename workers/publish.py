@@ -122,8 +122,6 @@ def _notes(findings: Findings) -> list[str]:
         "MACs count every multiply-accumulate; 'with a non-zero weight' is what hardware for sparse weights "
         "could skip to. It is a count, not a speed."
     ]
-    if findings.benchmark is not None:
-        notes.append(findings.benchmark.note)
     if findings.onnx is not None and findings.onnx.note:
         notes.append(findings.onnx.note)
     return notes

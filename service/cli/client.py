@@ -1,5 +1,6 @@
 """The service's HTTP interface, as the commands need it."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -133,7 +134,7 @@ def _problem(response: httpx.Response) -> Problem:
 def _reason(error: httpx.TransportError) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "It did not answer in time."
-    return f"{str(error) or type(error).__name__}."
+    return f"{re.sub(r'^.Errno -?[0-9]+. ', '', str(error)) or type(error).__name__}."
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -38,12 +38,13 @@ EXIT_CODES_HELP = "Exit codes: " + "; ".join(f"{code.value} {code.meaning}" for 
 
 _BY_STATUS = {401: ExitCode.refused, 403: ExitCode.refused, 404: ExitCode.not_found, 409: ExitCode.refused}
 _BY_STATUS |= {410: ExitCode.not_found, 429: ExitCode.unavailable}
+_INVALID = 422
+_SPEC_REMEDY = "Correct the spec: `GET /v1/schemas/job_spec` describes every field and its bounds."
 _REMEDIES = {
     401: "Set SECATEUR_API_KEY to a key that `secateur keys create` printed.",
     403: "Use a key that is allowed to do this: `secateur keys create --allow s3://…/`.",
     404: "`secateur list` shows your jobs, `secateur artifacts ID` the files of one.",
     409: "`secateur show ID` tells how the job stands.",
-    422: "Correct the spec; `secateur validate FILE` checks it without running anything.",
     429: "Wait a little and try again.",
 }
 
@@ -63,9 +64,9 @@ class CliError(Exception):
 
     def lines(self) -> list[str]:
         """The message for a person; wrong fields one a line."""
-        fields = (
-            [f"  {field_name(one.loc)}: {one.msg}" for one in self.problem.errors] if self.problem else []
-        )
+        problem = self.problem
+        wrong = problem.errors if problem is not None and problem.status == _INVALID else []
+        fields = [f"  {field_name(one.loc)}: {one.msg}" for one in wrong]
         why = [] if fields or not self.why else [self.why]
         return [self.what, *why, *fields, *([self.remedy] if self.remedy else [])]
 
@@ -86,7 +87,7 @@ def refused(what: str, problem: Problem) -> CliError:
     """The error for a problem that the service answered."""
     status = problem.status
     code = _BY_STATUS.get(status, ExitCode.unavailable if status >= 500 else ExitCode.usage)
-    remedy = _REMEDIES.get(status, "")
+    remedy = _SPEC_REMEDY if problem.code == "invalid_spec" else _REMEDIES.get(status, "")
     if status >= 500:
         remedy = f"Try again; if it stays, tell the operator the request id {problem.request_id or '(none)'}."
     return CliError(what, code, problem.detail, remedy, problem)
@@ -105,8 +106,9 @@ def unreachable(url: str, why: str) -> CliError:
 def wrong_settings(error: ValidationError) -> CliError:
     """The error for environment variables, or options, that do not fit."""
     fields = [
-        FieldError(loc=list(one["loc"]), msg=one["msg"], type=one["type"])
+        FieldError(loc=list(one["loc"]), msg=one["msg"].removeprefix("Value error, "), type=one["type"])
         for one in error.errors(include_url=False, include_input=False)
+        if one["type"] != "default_factory_not_called"  # it follows from another error
     ]
     problem = Problem(title="Invalid settings", status=422, code="invalid_settings", detail="", errors=fields)
     return CliError(

@@ -19,7 +19,7 @@ class JobBars:
         columns = (
             SpinnerColumn(finished_text=" "),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             TaskProgressColumn(),
             TextColumn("{task.fields[detail]}"),
         )
@@ -33,27 +33,33 @@ class JobBars:
 
     def show(self, job: Job) -> None:
         """Move the bars to where the job is."""
-        colour = COLOURS[job.status]
+        step = self._steps.get(job.id)
         self.progress.update(
             self._overall[job.id],
             completed=job.progress.percent,
-            description=f"{job.id} [{colour}]{job.status}[/]",
-            detail=detail(job),
+            description=f"[{COLOURS[job.status]}]{job.id}[/]",
+            detail=whole_detail(job) if step is not None else f"{whole_detail(job)} {step_detail(job)}",
         )
         if job.status.is_terminal:
             self.progress.stop_task(self._overall[job.id])
-        step = self._steps.get(job.id)
         if step is not None:
             self.progress.update(
                 step,
                 completed=job.progress.step_percent,
                 description=f"  {job.progress.step or ''}",
+                detail=step_detail(job),
                 visible=job.progress.step is not None and job.status is Status.running,
             )
 
 
-def detail(job: Job) -> str:
-    """`round 2/5 · sparsity 61.4% · metric 0.9031 · 1:20 to go`, as far as it is known."""
+def whole_detail(job: Job) -> str:
+    """`1:20 to go`, or the status where there is nothing to count."""
+    eta = job.progress.eta_s
+    return f"{duration(eta)} to go" if job.status is Status.running and eta is not None else job.status.value
+
+
+def step_detail(job: Job) -> str:
+    """`round 2/5 · sparsity 61.4% · metric 0.9031`, as far as it is known."""
     progress = job.progress
     parts = []
     if progress.round:
@@ -61,6 +67,4 @@ def detail(job: Job) -> str:
         parts.append(f"sparsity {share(job.spec.sparsity_after(progress.round))}")
     if progress.metric is not None:
         parts.append(f"metric {metric(progress.metric)}")
-    if progress.eta_s is not None and not job.status.is_terminal:
-        parts.append(f"{duration(progress.eta_s)} to go")
     return " · ".join(parts)

@@ -38,12 +38,11 @@ def watch(client: Client, output: Output, ids: Sequence[str]) -> list[Job]:
     """
     for id in ids:
         fetch_job(client, id)  # a wrong id is told before anything is drawn
-    if output.is_live:
-        _watch_live(client, output, ids)
-    else:
-        for event in _events(client, ids):
-            if event is not None:
-                output.emit(event.model_dump(mode="json"), event_text(event))
+    try:
+        _follow(client, output, ids)
+    except KeyboardInterrupt:
+        output.note(f"The job goes on; `secateur watch {' '.join(ids)}` follows it again.")
+        raise
     payloads = [client.get(f"/v1/jobs/{id}", "The result was not shown.") for id in ids]
     jobs = [Job.model_validate(payload) for payload in payloads]
     for payload, job in zip(payloads, jobs, strict=True):
@@ -61,6 +60,15 @@ def event_text(event: Event) -> Text:
     """Time, job, kind and message on one line."""
     when = local(event.created_at).split(" ")[-1]
     return Text(f"{when} {event.job} {event.type:<8} {event.message}", style=_STYLES[event.level])
+
+
+def _follow(client: Client, output: Output, ids: Sequence[str]) -> None:
+    if output.is_live:
+        _watch_live(client, output, ids)
+        return
+    for event in _events(client, ids):
+        if event is not None:
+            output.emit(event.model_dump(mode="json"), event_text(event))
 
 
 def _watch_live(client: Client, output: Output, ids: Sequence[str]) -> None:

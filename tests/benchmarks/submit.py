@@ -1,8 +1,8 @@
 """Requests a second of `POST /v1/jobs` against a bare FastAPI route that validates and stores the same spec.
 
-`python -m tests.benchmarks.submit`: both under uvicorn, one process each, on a real Valkey and SeaweedFS; they
-take turns under the same load (8 connections from a process of its own). Ours also authenticates, looks an
-idempotency key up, queues the job in Redis, logs and counts.
+`python -m tests.benchmarks.submit`: both under uvicorn, one process each, on a real Valkey and SeaweedFS;
+they take turns under the same load (8 connections from a process of its own). Ours also authenticates, looks
+an idempotency key up, queues the job in Redis, logs and counts.
 """
 
 import argparse
@@ -146,14 +146,15 @@ def benchmark(rounds: int, requests: int) -> float:
         }
         uris = ("s3://zoo/", "s3://data/")
         key = ApiKeys(connect(redis.url)).create("bench", name="bench", prefixes=uris)
-        urls = {arm: _start(arm, port, env, stack) for arm, port in zip(ARMS, free_ports(2), strict=True)}
+        ports = zip(ARMS, free_ports(2), strict=True)
+        urls = {arm: _start(arm, port, env, folder / f"{arm}.log", stack) for arm, port in ports}
         return compare(urls, key, rounds, requests)
 
 
-def _start(arm: str, port: int, env: dict[str, str], stack: ExitStack) -> str:
-    log = stack.enter_context(tempfile.TemporaryFile())
+def _start(arm: str, port: int, env: dict[str, str], log: Path, stack: ExitStack) -> str:
     command = [sys.executable, "-m", "tests.benchmarks.submit", "--serve", arm, str(port)]
-    process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=env, stdout=output, stderr=output)
     stack.callback(process.wait)
     stack.callback(process.terminate)
     url = f"http://127.0.0.1:{port}"
@@ -164,8 +165,7 @@ def _start(arm: str, port: int, env: dict[str, str], stack: ExitStack) -> str:
             return url
         except httpx.TransportError:
             if process.poll() is not None or time.monotonic() > deadline:
-                log.seek(0)
-                raise RuntimeError(log.read().decode()) from None
+                raise RuntimeError(f"{arm} did not start:\n{log.read_text()}") from None
             time.sleep(0.05)
 
 

@@ -213,7 +213,7 @@ def test_weights_of_large_models_go_beside_the_file(tmp_path, monkeypatch):
 
 def test_model_that_cannot_be_exported_says_why_and_what_to_do(tmp_path):
     with pytest.raises(
-        PreflightError, match="tests/Branching cannot be exported to ONNX: .*data-dependent"
+        PreflightError, match=r"tests/Branching cannot be exported to ONNX: .*data-dependent"
     ) as raised:
         export_onnx(linear(Branching), tmp_path / "model.onnx", images(2))
 

@@ -98,7 +98,7 @@ def _process(request: Request, folder: Path) -> Iterator[subprocess.Popen[bytes]
 
 
 def crash(code: int, failure: str | None, stderr: Path) -> JobError:
-    """What the user is told of a process that ended with `code`, after the error line `failure` if there was one."""
+    """What the user is told of a process that ended with `code`; `failure` is its error line, if any."""
     if failure is not None:
         return JobError(f"The benchmark failed: {failure}. {_REMEDY}")
     if code == -signal.SIGKILL:

@@ -205,7 +205,8 @@ def _bracket(sample: Values, interval: _Interval, k: int) -> tuple[float, float]
     if size < _TRUSTED_SAMPLE:
         return interval.low, interval.high
     share = (k - interval.under) / (interval.upto - interval.under)
-    margin = _SIGMAS * sqrt(size * share * (1 - share)) + 2
+    # At most a third: at least one end then is a value of the sample, so the interval always shrinks.
+    margin = min(_SIGMAS * sqrt(size * share * (1 - share)) + 2, size / 3)
     first, last = floor(size * share - margin), ceil(size * share + margin)
     inside.sort()
     low = float(inside[first]) if first >= 0 else interval.low

@@ -1,4 +1,4 @@
-"""The API on real servers, and two tenants that use it. One app for all tests; Redis and the bucket are emptied."""
+"""The API on real servers, and two tenants that use it. One app for all tests; what they left is removed."""
 
 from collections.abc import Iterator
 

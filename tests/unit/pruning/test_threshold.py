@@ -52,7 +52,7 @@ def distributions() -> dict[str, Tensor]:
         "sorted": normal.sort().values,
         "two values": torch.where(normal > 0, 1.0, 2.0),
         "rounded": normal.mul(4).round(),
-        "huge range": normal.mul(30).exp(),
+        "huge range": normal.mul(20).exp(),
         "denormal": normal * 1e-42,
         "sawtooth": sawtooth,
         "outlier layer": torch.cat([normal[:5990] * 1e-6, normal[:10] * 1e6]),

@@ -1,0 +1,189 @@
+"""`make demo`: the whole service for a few minutes, and two jobs that prune a real model on real data."""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from schemas.job import Job
+from schemas.report import ModelFigures, Report
+from service.cli.client import Client
+from service.cli.connection import Connection
+from service.cli.documents import read_documents
+from service.cli.errors import CliError
+from service.cli.figures import duration, metric, share, size, whole
+from service.cli.output import Output
+from service.cli.results import save_page
+from service.cli.watch import exit_code, watch
+from service.dev.process import ServerError
+from service.dev.stack import DATA, ZOO, Stack
+
+HERE = Path(__file__).parent
+KEPT = Path(".secateur") / "demo"
+UPLOADS = ((HERE / "model", ZOO, "fashion-resnet/"), (HERE / "data", DATA, "fashion-mnist/"))
+FAST = ["data.max_train_samples=1500", "benchmark.rounds=5", "benchmark.round_seconds=0.02"]
+FAST_ITERATIVE = [*FAST, "schedule.rounds=2", "floor={max_drop: 0.2}"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the two jobs came to. `failures`: sentences; empty where all is as it should be."""
+
+    one_shot: Report | None
+    iterative: Report | None
+    pages: list[Path]
+    failures: list[str]
+    seconds: float
+
+    def figures(self) -> dict[str, object]:
+        """For programs."""
+        dense = self.iterative.dense.metric if self.iterative else None
+        pruned = self.iterative.pruned.metric if self.iterative else None
+        drop = (dense - pruned) * 100 if dense is not None and pruned is not None else None
+        return {
+            "dense": dense,
+            "one_shot": self.one_shot.pruned.metric if self.one_shot else None,
+            "iterative": pruned,
+            "sparsity": self.iterative.sparsity if self.iterative else None,
+            "drop_points": drop,
+            "seconds": self.seconds,
+            "pages": [str(page) for page in self.pages],
+            "failures": self.failures,
+        }
+
+
+def run(output: Output, *, fast: bool) -> Outcome:
+    """Start everything, run both jobs, fetch the reports, stop everything. Raises CliError, ServerError."""
+    began = time.monotonic()
+    shutil.rmtree(KEPT, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="secateur-demo-") as folder:
+        output.note("Starting the service on free ports …")
+        with Stack(Path(folder) / "stack", say=output.note) as stack:
+            output.note(f"It runs at {stack.url} after {time.monotonic() - began:.0f} s.")
+            _upload(stack, output)
+            with Client(Connection(stack.url, stack.key)) as client:
+                jobs = _run_jobs(client, output, fast=fast)
+                reports, pages = _results(client, jobs)
+            failures = failures_of(jobs, reports)
+            if failures:
+                shutil.copytree(stack.folder / "logs", KEPT / "logs", dirs_exist_ok=True)
+            output.note("Stopping the service …")
+    return Outcome(
+        reports.get("one_shot"), reports.get("iterative"), pages, failures, time.monotonic() - began
+    )
+
+
+def failures_of(jobs: dict[str, Job], reports: dict[str, Report]) -> list[str]:
+    """Why the demo is not a success, in sentences."""
+    failures = [
+        f"The {name} job is {job.status}: {job.status_reason}"
+        for name, job in jobs.items()
+        if exit_code([job]) != 0
+    ]
+    iterative, one_shot = reports.get("iterative"), reports.get("one_shot")
+    if iterative is None or one_shot is None:
+        return failures
+    if not iterative.goal_reached:
+        failures.append(f"The iterative job missed its goal: {iterative.verdict}")
+    if iterative.pruned.metric < iterative.floor:
+        failures.append(f"The iterative job fell to {iterative.pruned.metric}, below {iterative.floor}.")
+    if iterative.pruned.metric <= one_shot.pruned.metric:
+        failures.append("The iterative job is not better than the one-shot job.")
+    return failures
+
+
+def _upload(stack: Stack, output: Output) -> None:
+    client = stack.s3()
+    for folder, bucket, prefix in UPLOADS:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        for path in files:
+            client.upload_file(str(path), bucket, prefix + path.name)
+        total = size(sum(path.stat().st_size for path in files))
+        output.note(f"Uploaded {len(files)} files, {total}, to s3://{bucket}/{prefix}.")
+
+
+def _run_jobs(client: Client, output: Output, *, fast: bool) -> dict[str, Job]:
+    ids = {}
+    for name, overrides in (("one_shot", FAST), ("iterative", FAST_ITERATIVE)):
+        [spec] = read_documents(str(HERE / f"{name}.yaml"), overrides if fast else [])
+        ids[name] = str(client.post("/v1/jobs", f"The {name} job was not accepted.", spec)["id"])
+        output.note(f"Submitted the {name} job: {ids[name]}.")
+    return dict(zip(ids, watch(client, output, list(ids.values())), strict=True))
+
+
+def _results(client: Client, jobs: dict[str, Job]) -> tuple[dict[str, Report], list[Path]]:
+    reports, pages = {}, []
+    for name, job in jobs.items():
+        if exit_code([job]) == 0:
+            payload = client.get(f"/v1/jobs/{job.id}/report", f"The report of {job.id} was not fetched.")
+            reports[name] = Report.model_validate(payload)
+            pages.append(KEPT / f"{name}.html")
+            save_page(client, job.id, pages[-1])
+    return reports, pages
+
+
+def table_of(one_shot: Report, iterative: Report) -> Table:
+    """Dense, one-shot and iterative, a line each."""
+    table = Table(title="Fashion-MNIST, a small ResNet", title_justify="left")
+    for name in ("", "accuracy", "sparsity", "not zero", "on disk", "compressed", "latency against dense"):
+        table.add_column(name)
+    table.add_row("dense", *_row(iterative.dense, "-", "-"))
+    for name, report in (("one-shot, not fine-tuned", one_shot), ("iterative", iterative)):
+        table.add_row(name, *_row(report.pruned, share(report.sparsity), _latency(report)))
+    return table
+
+
+def _row(model: ModelFigures, sparsity: str, latency: str) -> tuple[str, ...]:
+    sizes = (whole(model.nonzeros), size(model.bytes), size(model.compressed_bytes))
+    return (metric(model.metric), sparsity, *sizes, latency)
+
+
+def _latency(report: Report) -> str:
+    if report.benchmark is None:
+        return "-"
+    pairs = report.benchmark.comparisons
+    return "\n".join(f"{one.verdict.replace('_', ' ')} (batch {one.batch_size})" for one in pairs)
+
+
+def _show(console: Console, outcome: Outcome) -> None:
+    if outcome.one_shot is not None and outcome.iterative is not None:
+        console.print(table_of(outcome.one_shot, outcome.iterative))
+    for page in outcome.pages:
+        console.print(Text(f"report: {page.resolve()}"), soft_wrap=True)
+    for failure in outcome.failures:
+        console.print(Text(failure, style="bold red"), soft_wrap=True)
+    if outcome.failures:
+        console.print(Text(f"The logs are in {KEPT / 'logs'}."))
+    console.print(Text(f"The demo took {duration(outcome.seconds)}."))
+
+
+def main() -> int:
+    """0: both jobs did what they should. 1: they did not, and the reason was printed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON on stdout")
+    parser.add_argument("--fast", action="store_true", help="less data and fewer rounds, for tests")
+    options = parser.parse_args()
+    output = Output(json=False)
+    if options.json:
+        output.out = output.err
+    try:
+        outcome = run(output, fast=options.fast)
+    except (CliError, ServerError) as error:
+        output.err.print(Text(str(error), style="bold red"), soft_wrap=True)
+        return 1
+    _show(output.out, outcome)
+    if options.json:
+        print(json.dumps(outcome.figures()))
+    return 1 if outcome.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
