@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import anyio
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -9,21 +10,25 @@ from sse_starlette import ServerSentEvent
 
 from schemas.event import Event, EventType
 from schemas.job import Status
+from service.errors import Overloaded
 from service.store.records import event_from
 from service.store.scripts import PREFIX
 
 _log = structlog.get_logger("service.events")
 
-_BLOCK_MS = 2000  # below redis-py's own read timeout, 5 s
+_BLOCK_MS = 2000  # below redis-py's own read timeout, 5 s; a stopping server waits for no more than that
 _BATCH = 100
+MOST_STREAMS = 90
+"""Open streams of one process. Each holds a connection to Redis, of which redis-py opens 100."""
 
 
 class EventStreams:
-    """Reads streams without a thread for each. Each open stream holds one of the pool's 100 connections."""
+    """Reads streams without a thread for each."""
 
     def __init__(self, redis: Redis, prefix: str = PREFIX) -> None:
         self._redis = redis
         self._prefix = prefix
+        self._open = 0
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -37,20 +42,30 @@ class EventStreams:
         newest = await self._redis.xrevrange(f"{self._prefix}events:{job}", count=1)
         return bool(newest) and _is_end(event_from(job, *newest[0])) and _order(after) >= _order(newest[0][0])
 
-    async def follow(self, job: str, after: str) -> AsyncIterator[ServerSentEvent]:
-        """The events after `after`, until the job has ended or is deleted.
+    def raise_if_full(self) -> None:
+        """Raises Overloaded while as many streams are open as this process can carry."""
+        if self._open >= MOST_STREAMS:
+            raise Overloaded(
+                f"This server has {self._open} open event streams: close some, or try again later."
+            )
+
+    async def follow(self, job: str, after: str, stopping: anyio.Event) -> AsyncIterator[ServerSentEvent]:
+        """The events after `after`, until the job has ended or is deleted, or the server is `stopping`.
 
         When Redis goes away the stream ends too: the client comes back with `Last-Event-ID`.
         """
+        self._open += 1
         try:
-            async for event in self._events(job, after):
+            async for event in self._events(job, after, stopping):
                 yield ServerSentEvent(data=event.model_dump_json(), event=event.type.value, id=event.id)
         except (RedisError, OSError) as error:
             _log.warning("event_stream_broken", job=job, error=str(error))
+        finally:
+            self._open -= 1
 
-    async def _events(self, job: str, after: str) -> AsyncIterator[Event]:
+    async def _events(self, job: str, after: str, stopping: anyio.Event) -> AsyncIterator[Event]:
         key = f"{self._prefix}events:{job}"
-        while True:
+        while not stopping.is_set():
             answer = await self._redis.xread({key: after}, count=_BATCH, block=_BLOCK_MS)
             if not answer and not await self._redis.exists(key):
                 return

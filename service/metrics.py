@@ -15,6 +15,11 @@ from service.store.queues import Queues
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 _BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _NO_FAILURE = "none"
+_COUNTERS = (
+    ("submitted", "secateur_jobs_submitted", "Jobs accepted."),
+    ("recoveries", "secateur_recoveries", "Attempts that a lost worker made necessary."),
+    ("leases_lost", "secateur_leases_lost", "Leases that ran out."),
+)
 
 
 class HttpMetrics:
@@ -85,13 +90,8 @@ class StoreCollector(Collector):
         for status in Status:
             jobs.add_metric([status], counts.get(status, 0))
         yield jobs
-        for name, text in (
-            ("submitted", "Jobs accepted."),
-            ("recoveries", "Attempts that a lost worker made necessary."),
-            ("leases_lost", "Leases that ran out."),
-        ):
-            metric = "secateur_jobs_submitted" if name == "submitted" else f"secateur_{name}"
-            yield CounterMetricFamily(metric, text, value=totals.get(name, 0))
+        for total, name, text in _COUNTERS:
+            yield CounterMetricFamily(name, text, value=totals.get(total, 0))
         yield _finished(totals)
 
 

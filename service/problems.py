@@ -87,7 +87,7 @@ def _unavailable(error: Exception) -> ServiceError:
     if isinstance(error, BlobError):
         _log.warning("storage_failed", error=str(error))
         return StorageUnavailable("The object storage does not answer as it should: try again in a moment.")
-    if isinstance(error, MaxConnectionsError):
+    if isinstance(error, MaxConnectionsError):  # many streams were opened at the same moment
         return Overloaded("This server has too many open event streams: close some, or try again later.")
     if isinstance(error, _ABSENT):
         _log.warning("redis_failed", error=str(error))

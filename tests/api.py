@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from schemas.fleet import Worker
 from schemas.job_spec import EXAMPLE
 from service.deps import Services
 from service.store.api_keys import ApiKeys
@@ -21,6 +22,23 @@ PREFIXES = ("s3://zoo/", "s3://data/")
 def body(**changes: Any) -> dict[str, Any]:
     """A valid spec as JSON with these top-level fields changed."""
     return {**EXAMPLE, **changes}
+
+
+def worker(id: str = "w1", **changes: Any) -> Worker:
+    """A CPU worker with one of its two slots free."""
+    fields = {
+        "id": id,
+        "hostname": "h",
+        "version": "0",
+        "device": "cpu",
+        "device_name": "CPU",
+        "serves": ["cpu", "any"],
+        "slots": 2,
+        "busy": 1,
+        "started_at": "2026-01-01T00:00:00Z",
+        "seen_at": "2026-01-01T00:00:00Z",
+    }
+    return Worker.model_validate({**fields, **changes})
 
 
 @dataclass

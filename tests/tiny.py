@@ -1,4 +1,4 @@
-"""Tiny model folders and data sets that can be learned in seconds, for everybody's tests.
+"""Tiny model folders and data sets that they can learn in seconds, for every test.
 
 Models have a few thousand weights and `CLASSES` classes; ResNet and ViT take one channel of `SIDE` x `SIDE`.
 """
@@ -28,7 +28,6 @@ from transformers import (
 
 CLASSES = 4
 SIDE = 16
-TOKENS = 12
 WORDS = [f"{topic}{number}" for topic in ("sport", "money", "music", "film") for number in range(5)]
 FILLERS = [f"filler{number}" for number in range(10)]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -100,7 +99,7 @@ def tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
 
 
 def torchvision_folder(
-    folder: Path, *, architecture: str = "squeezenet1_1", seed: int = 0, side: int = 64
+    folder: Path, architecture: str = "squeezenet1_1", *, seed: int = 0, side: int = 64
 ) -> Path:
     """A torchvision classifier (squeezenet1_1: 0.7 million weights; resnet18: 11) of three channels."""
     torch.manual_seed(seed)
@@ -136,7 +135,7 @@ def edit_json(path: Path, **changes: Any) -> None:
 
 
 def images(samples: int, *, seed: int = 0, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
-    """Noise [N,side,side] uint8 with one bright quadrant, and its number: learned in two epochs."""
+    """Noise [N,side,side] uint8 with one bright quadrant, and its number: a ResNet learns it in one epoch."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, CLASSES, samples)
     pixels = random.integers(0, 160, (samples, side, side))

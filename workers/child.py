@@ -7,7 +7,7 @@ import sys
 import traceback
 
 from workers.errors import JobError, OutOfMemory, Stopped
-from workers.link import PipeLink
+from workers.link import Link, PipeLink
 from workers.messages import EXIT_DONE, EXIT_STOPPED, FailedMessage, JobOrder
 from workers.process import die_with_parent
 from workers.settings import ChildSettings
@@ -22,13 +22,13 @@ def main() -> int:
     link.stop_on(signal.SIGTERM, signal.SIGINT)
     order = JobOrder.model_validate_json(sys.stdin.readline())
     try:
-        return _run(order, link)
+        return run(order, link)
     except Stopped as stop:
         logging.info("stopped: %s", stop)
         return EXIT_STOPPED
 
 
-def _run(order: JobOrder, link: PipeLink) -> int:
+def run(order: JobOrder, link: Link) -> int:
     """The edge of the process: whatever is raised in a job ends here as a sentence for the user."""
     from workers.session import TorchSession  # torch takes seconds to import
     from workers.story import run_job

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -132,11 +133,11 @@ def _results(client: Client, jobs: dict[str, Job]) -> tuple[dict[str, Report], l
 
 def table_of(one_shot: Report, iterative: Report) -> Table:
     """Dense, one-shot and iterative, a line each."""
-    table = Table(title="Fashion-MNIST, a small ResNet", title_justify="left")
-    for name in ("", "accuracy", "sparsity", "not zero", "on disk", "compressed", "latency against dense"):
-        table.add_column(name)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("", "accuracy", "sparsity", "not zero", "on disk", "compressed", "speed by batch"):
+        table.add_column(name, no_wrap=True)
     table.add_row("dense", *_row(iterative.dense, "-", "-"))
-    for name, report in (("one-shot, not fine-tuned", one_shot), ("iterative", iterative)):
+    for name, report in (("one-shot", one_shot), ("iterative", iterative)):
         table.add_row(name, *_row(report.pruned, share(report.sparsity), _latency(report)))
     return table
 
@@ -150,7 +151,7 @@ def _latency(report: Report) -> str:
     if report.benchmark is None:
         return "-"
     pairs = report.benchmark.comparisons
-    return "\n".join(f"{one.verdict.replace('_', ' ')} (batch {one.batch_size})" for one in pairs)
+    return "\n".join(f"{one.batch_size}: {one.verdict.replace('_', ' ')}" for one in pairs)
 
 
 def _show(console: Console, outcome: Outcome) -> None:

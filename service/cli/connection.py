@@ -1,9 +1,10 @@
 """Where the service is and with which key: from the environment, else from the file of `secateur dev`."""
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
 
 from service.cli.errors import CliError, ExitCode
 from service.cli.settings import ClientSettings
@@ -17,6 +18,11 @@ class Connection:
 
     url: str
     key: str | None = field(repr=False)
+
+
+class _Stored(BaseModel):
+    url: str
+    key: str | None
 
 
 def find_connection(settings: ClientSettings, folder: Path) -> Connection:
@@ -48,20 +54,21 @@ def write_client_file(path: Path, connection: Connection) -> None:
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump({"url": connection.url, "key": connection.key}, file)
+        file.write(_Stored(url=connection.url, key=connection.key).model_dump_json())
     part.replace(path)
 
 
 def read_client_file(path: Path) -> Connection:
     """The connection in that file. Raises CliError if it is not one of ours."""
     try:
-        stored = json.loads(path.read_text())
-        return Connection(_checked(stored["url"]), stored["key"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        stored = _Stored.model_validate_json(path.read_bytes())
+        return Connection(_checked(stored.url), stored.key)
+    except (OSError, ValidationError) as error:
+        why = f"{error}." if isinstance(error, OSError) else "It does not hold a url and a key."
         raise CliError(
             f"{path} cannot be read.",
             ExitCode.usage,
-            f"{type(error).__name__}: {error}",
+            why,
             "Delete it and start `secateur dev` again.",
         ) from error
 

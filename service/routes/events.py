@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import AfterValidator, Field
@@ -17,6 +18,7 @@ from service.store.records import stream_id
 router = APIRouter(prefix="/v1/jobs/{id}", tags=["results"])
 
 PING_S = 15
+STOP_S = 5  # a stream that ends in order is no error to its client
 _STREAM = "text/event-stream"
 
 
@@ -71,4 +73,11 @@ async def _stream(id: str, last: str, services: ServicesOf) -> Response:
     after = stream_id(last) if last else "0-0"
     if await services.streams.is_over(id, after):
         return Response(status_code=204)  # an EventSource reconnects for ever unless it gets this
-    return EventSourceResponse(services.streams.follow(id, after), ping=PING_S)
+    services.streams.raise_if_full()
+    stopping = anyio.Event()
+    return EventSourceResponse(
+        services.streams.follow(id, after, stopping),
+        ping=PING_S,
+        shutdown_event=stopping,
+        shutdown_grace_period=STOP_S,
+    )

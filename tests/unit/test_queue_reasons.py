@@ -6,26 +6,13 @@ from schemas.fleet import Queue, Worker
 from schemas.wire import DeviceClass
 from service.routes.fleet import queue_of
 from service.store.queues import QueueSize
+from tests.api import worker
 
 NOW_MS = 1_000_000_000
 
 
-def worker(*, slots: int = 1, busy: int = 0, draining: bool = False) -> Worker:
-    """A GPU worker."""
-    fields = {
-        "id": "w",
-        "hostname": "h",
-        "version": "0",
-        "device": "cuda",
-        "device_name": "GPU",
-        "serves": ["cuda", "any"],
-        "slots": slots,
-        "busy": busy,
-        "draining": draining,
-        "started_at": "2026-01-01T00:00:00Z",
-        "seen_at": "2026-01-01T00:00:00Z",
-    }
-    return Worker.model_validate(fields)
+def gpu(*, slots: int = 1, busy: int = 0, draining: bool = False) -> Worker:
+    return worker(device="cuda", serves=["cuda", "any"], slots=slots, busy=busy, draining=draining)
 
 
 def queue(workers: list[Worker], *, waiting: int = 1, demand: int = 3, waited_s: int = 2) -> Queue:
@@ -38,10 +25,10 @@ def queue(workers: list[Worker], *, waiting: int = 1, demand: int = 3, waited_s:
     [
         (queue([], waiting=0), "Nothing waits"),
         (queue([]), "No worker serves 'cuda': start a worker on cuda or ampere"),
-        (queue([worker(draining=True)]), "No worker serves"),
-        (queue([worker(slots=2, busy=2), worker(busy=1)]), "All 3 slots"),
-        (queue([worker()]), "1 slots are free and are being rung"),
-        (queue([worker()], waited_s=60), "steward"),
+        (queue([gpu(draining=True)]), "No worker serves"),
+        (queue([gpu(slots=2, busy=2), gpu(busy=1)]), "All 3 slots"),
+        (queue([gpu()]), "1 slots are free and are being rung"),
+        (queue([gpu()], waited_s=60), "steward"),
     ],
 )
 def test_the_reason_names_what_is_missing(found: Queue, words: str):
@@ -49,7 +36,7 @@ def test_the_reason_names_what_is_missing(found: Queue, words: str):
 
 
 def test_the_figures_add_up():
-    found = queue([worker(slots=4, busy=1), worker(draining=True)])
+    found = queue([gpu(slots=4, busy=1), gpu(draining=True)])
 
     assert (found.waiting, found.running, found.demand) == (1, 2, 3)
     assert (found.workers, found.free_slots, found.oldest_wait_s) == (1, 3, 2.0)

@@ -2,38 +2,15 @@
 
 import pytest
 
-from schemas.job import FailureClass, Step
+from schemas.job import FailureClass
 from schemas.job_spec import JobSpec
-from schemas.round import Checkpoint, Round
+from schemas.round import Checkpoint
 from tests.jobs import checkpoint_of, round_of, spec
+from tests.memory_link import MemoryLink
 from workers.errors import FloorBroken, Stopped
 from workers.link import Meter
-from workers.messages import DoneMessage, JobOrder, Message
+from workers.messages import DoneMessage, JobOrder
 from workers.story import Outcome, run_job
-
-
-class MemoryLink:
-    """A link that keeps what it is told; it stops the job after `stop_after` checks."""
-
-    def __init__(self, stop_after: int = 10**9) -> None:
-        self.steps: list[Step] = []
-        self.messages: list[Message] = []
-        self.commits: list[tuple[int, bool]] = []
-        self._left = stop_after
-
-    def send(self, message: Message) -> None:
-        self.messages.append(message)
-
-    def commit(self, round: Round, checkpoint: Checkpoint | None) -> None:
-        self.commits.append((round.number, checkpoint is not None))
-
-    def raise_if_stopped(self) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise Stopped("test")
-
-    def step_names(self) -> list[str]:
-        return [step.name for step in self.steps]
 
 
 class MemorySession:
@@ -109,7 +86,7 @@ def test_runs_all_rounds_that_hold_and_publishes_the_last():
     done = run_job(order(spec(**THREE)), session, link)
 
     assert done.reason == "round 3"
-    assert link.commits == [(1, True), (2, True), (3, True)]
+    assert link.committed() == [(1, True), (2, True), (3, True)]
     assert link.step_names()[:5] == ["pull", "preflight", "baseline", "prune#1", "finetune#1"]
     assert link.step_names()[-3:] == ["export", "benchmark", "publish"]
 
@@ -120,7 +97,7 @@ def test_rolls_back_the_round_that_breaks_the_floor_and_stops():
     done = run_job(order(spec(**THREE)), session, link)
 
     assert done.reason == "round 1"
-    assert link.commits == [(1, True), (2, False)]
+    assert link.committed() == [(1, True), (2, False)]
     assert "rollback" in session.calls
     assert "prune 3" not in session.calls
 
@@ -132,7 +109,7 @@ def test_fails_when_not_even_the_first_round_holds():
         run_job(order(spec(**THREE)), session, link)
 
     assert caught.value.failure_class is FailureClass.accuracy_floor
-    assert link.commits == [(1, False)]
+    assert link.committed() == [(1, False)]
 
 
 def test_fails_before_any_pruning_when_the_dense_model_is_below_an_absolute_floor():
@@ -152,7 +129,7 @@ def test_goes_on_after_the_last_committed_round_without_preflight():
 
     assert done.reason == "round 3"
     assert session.calls[:2] == ["pull", "restore 2"]
-    assert link.commits == [(3, True)]
+    assert link.committed() == [(3, True)]
 
 
 def test_a_lost_worker_does_not_try_again_a_round_that_broke_the_floor():
@@ -162,7 +139,7 @@ def test_a_lost_worker_does_not_try_again_a_round_that_broke_the_floor():
     done = run_job(order(spec(**THREE), checkpoint=checkpoint_of(1), rounds=rounds, attempt=2), session, link)
 
     assert done.reason == "round 1"
-    assert link.commits == []
+    assert link.committed() == []
 
 
 def test_zero_epochs_mean_no_fine_tuning():
@@ -199,7 +176,7 @@ def test_a_stop_is_heard_between_any_two_steps(checks: int):
     with pytest.raises(Stopped):
         run_job(order(spec(**THREE)), MemorySession([0.91] * 3), link)
 
-    assert len(link.commits) <= checks
+    assert len(link.committed()) <= checks
 
 
 def test_progress_never_falls_and_ends_near_the_whole():

@@ -2,16 +2,25 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
+import anyio
 import httpx
 import pytest
+from sse_starlette.sse import AppStatus
 
 from schemas.event import Event, EventType
 from schemas.job import FailureClass, Status
 from service.app import create_app
 from service.cli.sse import Message, decode
+from service.errors import Overloaded
+from service.event_stream import MOST_STREAMS, EventStreams
 from service.settings import Settings
+from service.store.connect import connect_async
 from service.store.jobs import EventDraft
+from service.store.scripts import PREFIX
 from tests.api import Api, bearer, new_key, served
 from tests.jobs import Desk, checkpoint_of, round_of
 
@@ -118,39 +127,77 @@ def live(settings: Settings, desk: Desk) -> Iterator[httpx.Client]:
         yield client
 
 
-def follow(live: httpx.Client, id: str, received: list[str], opened: threading.Event) -> None:
-    with live.stream("GET", f"/v1/jobs/{id}/events", headers=SSE, timeout=20) as answer:
-        for message in decode(answer.iter_bytes()):
-            received.append(Event.model_validate_json(message.data).message)
-            opened.set()
+@dataclass
+class Follower:
+    """A client in a thread that reads a stream to its end."""
+
+    received: list[str] = field(default_factory=list)
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def follow(self, live: httpx.Client, id: str) -> None:
+        with live.stream("GET", f"/v1/jobs/{id}/events", headers=SSE, timeout=20) as answer:
+            for message in decode(answer.iter_bytes()):
+                self.received.append(Event.model_validate_json(message.data).message)
+                self.opened.set()
+
+    @contextmanager
+    def following(self, live: httpx.Client, id: str) -> Iterator[None]:
+        """Read from before the block until the stream ends; raises what broke the stream."""
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(self.follow, live, id)
+            assert self.opened.wait(10)
+            yield
+            future.result(10)
 
 
 def test_events_arrive_while_the_job_runs_and_the_stream_ends_with_it(live: httpx.Client, desk: Desk):
     id = desk.submit()
-    received: list[str] = []
-    opened = threading.Event()
-    thread = threading.Thread(target=follow, args=(live, id, received, opened))
-    thread.start()
-    assert opened.wait(10)
-    assert received == ["Waiting for a worker."]
+    follower = Follower()
 
-    run_to_the_end(desk)
+    with follower.following(live, id):
+        assert follower.received == ["Waiting for a worker."]
+        run_to_the_end(desk)
 
-    thread.join(10)
-    assert not thread.is_alive()
-    assert received[2] == "Hello."
-    assert received[-1] == "Done."
+    assert follower.received[2] == "Hello."
+    assert follower.received[-1] == "Done."
 
 
 def test_the_stream_of_a_deleted_job_ends(live: httpx.Client, desk: Desk):
     id = desk.submit()
-    received: list[str] = []
-    opened = threading.Event()
-    thread = threading.Thread(target=follow, args=(live, id, received, opened))
-    thread.start()
-    assert opened.wait(10)
+    follower = Follower()
 
-    desk.redis.delete(f"{{secateur}}:events:{id}")
+    with follower.following(live, id):
+        desk.redis.delete(f"{PREFIX}events:{id}")
 
-    thread.join(10)
-    assert not thread.is_alive()
+    assert follower.received == ["Waiting for a worker."]
+
+
+def test_a_stopping_server_ends_its_streams_in_order(
+    live: httpx.Client, desk: Desk, monkeypatch: pytest.MonkeyPatch
+):
+    id = desk.submit()
+    follower = Follower()
+
+    with follower.following(live, id):
+        monkeypatch.setattr(AppStatus, "should_exit", True)  # sse-starlette does it when SIGTERM comes
+
+    assert follower.received == ["Waiting for a worker."]
+
+
+def test_a_full_server_refuses_one_more_stream(settings: Settings, acme: Api, desk: Desk):
+    id = desk.submit()
+    streams = EventStreams(connect_async(settings.redis_url))
+
+    async def fill() -> None:
+        opened = [streams.follow(id, "0-0", anyio.Event()) for _ in range(MOST_STREAMS)]
+        for stream in opened:
+            await anext(stream)
+        with pytest.raises(Overloaded):
+            streams.raise_if_full()
+        await opened[0].aclose()
+        streams.raise_if_full()
+        for stream in opened:
+            await stream.aclose()
+        await streams.close()
+
+    anyio.run(fill)

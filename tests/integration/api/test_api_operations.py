@@ -11,7 +11,6 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from schemas.fleet import Worker
 from schemas.job import FailureClass, Status
 from schemas.job_spec import EXAMPLE, JobSpec
 from schemas.wire import DeviceClass
@@ -19,25 +18,12 @@ from service.app import create_app
 from service.dev.process import free_ports
 from service.settings import Settings
 from service.store.blobs import Blobs
-from tests.api import Api, bearer, body, new_key, services
+from tests.api import Api, bearer, body, new_key, services, worker
 from tests.jobs import Desk
 
 
 def announce(app: FastAPI, id: str, **changes: object) -> None:
-    fields = {
-        "id": id,
-        "hostname": "h",
-        "version": "0",
-        "device": "cpu",
-        "device_name": "cpu",
-        "serves": ["cpu", "any"],
-        "slots": 2,
-        "busy": 1,
-        "started_at": "2026-01-01T00:00:00Z",
-        "seen_at": "2026-01-01T00:00:00Z",
-        **changes,
-    }
-    services(app).workers.announce(Worker.model_validate(fields))
+    services(app).workers.announce(worker(id, **changes))
 
 
 def test_workers_show_a_tenants_own_jobs_only(app: FastAPI, acme: Api, rival: Api, desk: Desk):

@@ -6,13 +6,12 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from schemas.fleet import Worker
 from schemas.job import Status
 from schemas.job_spec import JobSpec
 from service.app import create_app
 from service.settings import Settings
 from service.store.blobs import Blobs
-from tests.api import Api, bearer, body, new_key, services
+from tests.api import Api, bearer, body, new_key, services, worker
 from tests.jobs import Desk
 
 
@@ -100,7 +99,7 @@ def test_validating_estimates_and_creates_nothing(app: FastAPI, acme: Api, setti
     blobs.put_bytes("acme/m/config.json", b"{}")
     blobs.put_bytes("acme/m/model.safetensors", b"12345")
     blobs.put_bytes("acme/d/train.npz", b"123")
-    services(app).workers.announce(_worker())
+    services(app).workers.announce(worker())
 
     answer = acme.post("/v1/jobs/validate", body(model={"uri": area + "m"}, data={"uri": area + "d"}))
 
@@ -160,20 +159,3 @@ def test_tags_and_metadata_survive(acme: Api):
 
     assert (job["tags"], job["metadata"]) == (["a", "b/c"], {"run": "é 7"})
     assert job["status"] == Status.queued
-
-
-def _worker() -> Worker:
-    return Worker.model_validate(
-        {
-            "id": "w1",
-            "hostname": "h",
-            "version": "0",
-            "device": "cpu",
-            "device_name": "cpu",
-            "serves": ["cpu", "any"],
-            "slots": 1,
-            "busy": 0,
-            "started_at": "2026-01-01T00:00:00Z",
-            "seen_at": "2026-01-01T00:00:00Z",
-        }
-    )

@@ -1,0 +1,93 @@
+# Each target sets up what it needs; the second time that takes no time.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
+VENV := .venv
+STAMP := $(VENV)/.stamp
+RUN := $(VENV)/bin/python
+# One line a target: the sentence after ## is what `make help` shows.
+
+.PHONY: help
+help: ## List the targets.
+	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
+	  awk -F '\t' '{ printf "  %-18s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: $(STAMP) ## Start the service, prune a real model twice, show what came of it, stop everything.
+	$(RUN) deploy/demo/demo.py
+
+.PHONY: dev
+dev: $(STAMP) ## Run the whole service here until Ctrl-C.
+	$(VENV)/bin/secateur dev
+
+.PHONY: test
+test: $(STAMP) ## Run all tests; ARGS="-k name" runs some.
+	sh tests/setup_servers.sh
+	$(RUN) -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(STAMP) ## Check style and types.
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+.PHONY: check
+check: lint test ## Check everything: lint, then test.
+
+.PHONY: format
+format: $(STAMP) ## Put the code into shape.
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+.PHONY: bench
+bench: bar-global-mask bar-mask-memory bar-masked-step bar-submit bar-download ## Run the quick bars.
+
+.PHONY: bar-global-mask
+bar-global-mask: $(STAMP) ## CPU time of a global mask against torch.nn.utils.prune: at least 20 times less.
+	$(RUN) -m tests.benchmarks.global_mask
+
+.PHONY: bar-mask-memory
+bar-mask-memory: $(STAMP) ## Extra memory of a global mask: at most 2 bytes a weight.
+	$(RUN) -m tests.benchmarks.global_mask --memory
+
+.PHONY: bar-masked-step
+bar-masked-step: $(STAMP) ## A fine-tuning step with masks against one without: at most 1.03 times as long.
+	$(RUN) -m tests.benchmarks.masked_step
+
+.PHONY: bar-submit
+bar-submit: $(STAMP) ## Requests a second of POST /v1/jobs against a bare route: at least 0.6 times as many.
+	$(RUN) -m tests.benchmarks.submit
+
+.PHONY: bar-download
+bar-download: $(STAMP) ## Download of 1 GiB against boto3's defaults: at least 1.5 times as fast.
+	$(RUN) -m tests.benchmarks.download
+
+.PHONY: bar-recovery
+bar-recovery: $(STAMP) ## A worker killed in round 3 of 5: the job goes on elsewhere within 45 seconds.
+	$(RUN) -m tests.benchmarks.recovery
+
+.PHONY: bar-soak
+bar-soak: $(STAMP) ## 200 jobs while workers are killed: every one succeeds, exactly once.
+	$(RUN) -m tests.benchmarks.soak
+
+.PHONY: bar-demo
+bar-demo: $(STAMP) ## The demo's iterative job at 80 % sparsity: at most one point of accuracy lost.
+	$(RUN) -m tests.benchmarks.demo
+
+.PHONY: tables
+tables: $(STAMP) ## Measure the tables of the README on the full data set.
+	$(RUN) deploy/demo/tables.py
+
+.PHONY: clean
+clean: ## Remove the virtual environment and all caches; jobs and models in .secateur/ stay.
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build .secateur/demo
+	find schemas service workers tests deploy -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is none of them." >&2; \
+	  echo "Install one and run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
