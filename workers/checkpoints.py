@@ -26,7 +26,7 @@ class Checkpoints:
         self._last: Path | None = None
 
     def save(self, module: nn.Module, number: int, dense_metric: float) -> Checkpoint:
-        """Write the weights and buffers of round `number`. The optimizer is new in each round: no state of it."""
+        """Write the weights and buffers of round `number`; the optimizer is new in each round."""
         path = self._folder / f"round-{number}.safetensors"
         save_model(module, str(path), metadata={"format": "pt"})
         prefix = f"{self._order.prefix}rounds/{number}/{self._order.token.replace(':', '-')}/"

@@ -49,7 +49,7 @@ def publish(
     folder: Path,
     meter: Meter,
 ) -> DoneMessage:
-    """Upload what lies in `folder`, then the report. Nothing is the result until the job's record names it."""
+    """Upload what lies in `folder`, then the report. The result is real once the job's record names it."""
     prefix = f"{order.prefix}artifacts/{order.token.replace(':', '-')}/"
     files = sorted(path for path in folder.iterdir() if path.is_file())
     artifacts = []

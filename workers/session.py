@@ -260,6 +260,6 @@ def _refuse_pickles(entry: Entry) -> None:
     pickles = [name for name in entry.skipped if name.endswith(PICKLES)]
     if pickles and not any(entry.path.glob("*.safetensors")):
         raise ModelError(
-            f"The model folder has {', '.join(pickles[:3])} where *.safetensors should be. A pickle can run code, "
-            "so it is never opened: load the model yourself and save it with save_pretrained(safe_serialization=True)."
+            f"The model folder has {', '.join(pickles[:3])} where *.safetensors should be. A pickle can run "
+            "code, so it is never opened: load the model yourself and save it with save_pretrained()."
         )

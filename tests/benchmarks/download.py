@@ -75,7 +75,10 @@ def fill(endpoint: str, bucket: str, folder: Path) -> None:
 
 
 def compare(endpoint: str, bucket: str, scratch: Path) -> float:
-    """Interleaved rounds after one that is not counted; prints the medians, answers their ratio."""
+    """Interleaved rounds after one that is not counted; prints the medians, answers the median ratio.
+
+    Each round gives one ratio: what else the machine does drifts, and both arms of a round share it.
+    """
     seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
     cpu: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for number in range(ROUNDS + 1):
@@ -89,7 +92,8 @@ def compare(endpoint: str, bucket: str, scratch: Path) -> float:
         spread = " ".join(f"{value:.2f}" for value in sorted(seconds[arm]))
         cpu_s = statistics.median(cpu[arm])
         print(f"{arm:9} {median:5.2f} s  {BYTES / MiB / median:5.0f} MiB/s  {cpu_s:4.2f} CPU-s  [{spread}]")
-    return statistics.median(seconds["boto3"]) / statistics.median(seconds["secateur"])
+    ratios = [theirs / ours for theirs, ours in zip(seconds["boto3"], seconds["secateur"], strict=True)]
+    return statistics.median(ratios)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Bar `recovery`: a worker is killed with SIGKILL in round 3 of 5 of a real job; another goes on.
 
-The value is the seconds from the kill to the new attempt, with the product's own lease of 30 s. The bar holds
-only if the job also succeeds with two attempts, repeats neither round 1 nor 2, and ends with the same weights,
-bit by bit, as an undisturbed run with the same seed.
+The value is the seconds from the kill to the new attempt, with the product's own lease of 30 s. The bar
+holds only if the job also succeeds with two attempts, repeats neither round 1 nor 2, and ends with the same
+weights, bit by bit, as an undisturbed run with the same seed.
 """
 
 import time

@@ -1,8 +1,8 @@
 """Bar `soak`: 200 jobs of two seconds through four CPU workers, while workers are killed with SIGKILL.
 
 The jobs are `tests.faults.paced`: five committed rounds in two seconds, without torch, so that the queue and
-not the arithmetic is under test. Every few seconds a random worker dies with all it runs and a new one starts.
-The value is the number of jobs that succeeded with each of their rounds committed exactly once.
+not the arithmetic is under test. Every few seconds a random worker dies with all it runs, and a new one
+starts. The value is the number of jobs that succeeded with each of their rounds committed exactly once.
 """
 
 import argparse
