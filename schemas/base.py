@@ -1,5 +1,6 @@
 """The base of every schema, and the field types that several of them share."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
@@ -46,19 +47,23 @@ def not_delivered(field: str, planned: dict[str, str]) -> BeforeValidator:
     return BeforeValidator(refuse)
 
 
-def _no_relative_segments(uri: str) -> str:
-    segments = uri.removeprefix("s3://").rstrip("/").split("/")
+_S3_PREFIX = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=+@, -]*)*$"
+
+
+def _folder(uri: str) -> str:
+    if re.fullmatch(_S3_PREFIX[1:-1], uri) is None:
+        raise ValueError(
+            "not an S3 folder: write s3://bucket/prefix/ with a lower-case bucket name and, in the prefix, "
+            "letters, digits, spaces and !_.*'()=+@,- only"
+        )
+    segments = uri.removeprefix("s3://").removesuffix("/").split("/")
     if any(segment in ("", ".", "..") for segment in segments):
         raise ValueError("an S3 URI may not contain empty, '.' or '..' segments")
     return uri if uri.endswith("/") else uri + "/"
 
 
 S3Prefix = Annotated[
-    str,
-    StringConstraints(
-        max_length=1024, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=+@, -]*)*$"
-    ),
-    AfterValidator(_no_relative_segments),
+    str, Field(max_length=1024, json_schema_extra={"pattern": _S3_PREFIX}), AfterValidator(_folder)
 ]
 """`s3://bucket/prefix/`: a folder in S3; a missing last slash is added."""
 

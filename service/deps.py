@@ -55,7 +55,7 @@ class Services:
             queues=queues,
             workers=Workers(redis),
             keys=KeyRing(ApiKeys(redis)),
-            blobs=Blobs.connect(settings),
+            blobs=Blobs.connect(settings, attempts=2),
             streams=EventStreams(connect_async(settings.redis_url)),
             registry=registry,
             metrics=HttpMetrics(registry),

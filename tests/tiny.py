@@ -26,6 +26,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
+DEMO = Path(__file__).parents[1] / "deploy" / "demo"
 CLASSES = 4
 SIDE = 16
 WORDS = [f"{topic}{number}" for topic in ("sport", "money", "music", "film") for number in range(5)]

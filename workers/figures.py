@@ -1,6 +1,8 @@
 """Size and arithmetic of a model: parameters, zeros, bytes on disk and compressed, multiply-accumulates."""
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -62,7 +64,7 @@ def gzip_bytes(file: Path) -> int:
     return size + len(packer.flush())
 
 
-@torch.enable_grad()  # without gradients, attention runs as one fused operator that is not counted
+@torch.no_grad()
 def macs_of(
     model: LoadedModel, layers: tuple[Layer, ...], sample: Batch
 ) -> tuple[int, int] | tuple[None, None]:
@@ -74,7 +76,7 @@ def macs_of(
     """
     counter = FlopCounterMode(display=False)
     model.module.eval()
-    with counter, sdpa_kernel(SDPBackend.MATH):  # fused attention on a CPU is not in its tables
+    with counter, _plain_attention():
         model.logits(sample)
     total = counter.get_total_flops() // 2
     if total == 0:
@@ -87,3 +89,15 @@ def macs_of(
         macs = sum(by_module.get(path, {}).values()) // 2
         idle += macs * int((layer.weight == 0).sum()) / layer.weight.numel()
     return total, total - round(idle)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention as matrix products: torch does not count its fused operators on a CPU."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

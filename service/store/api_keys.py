@@ -19,10 +19,6 @@ class Principal:
     key_id: str
     prefixes: tuple[str, ...]
 
-    def may_read(self, uri: str) -> bool:
-        """Whether `uri` lies under one of the tenant's prefixes."""
-        return any(uri.startswith(prefix) for prefix in self.prefixes)
-
 
 @dataclass(frozen=True)
 class KeyInfo:

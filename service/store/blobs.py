@@ -90,7 +90,7 @@ def parse_uri(uri: str) -> Location:
     return Location(match[1], match[2])
 
 
-def client(settings: Settings, endpoint_url: str | None = None) -> Any:
+def client(settings: Settings, endpoint_url: str | None = None, *, attempts: int = 5) -> Any:
     """A thread-safe boto3 client. Make it after a fork, never at import."""
     endpoint = endpoint_url or settings.s3_endpoint_url
     return boto3.session.Session().client(
@@ -100,7 +100,7 @@ def client(settings: Settings, endpoint_url: str | None = None) -> Any:
         config=Config(
             signature_version="s3v4",
             s3={"addressing_style": "path" if endpoint else "auto"},
-            retries={"mode": "standard", "max_attempts": 5},
+            retries={"mode": "standard", "max_attempts": attempts},
             connect_timeout=3,
             read_timeout=30,
             tcp_keepalive=True,
@@ -121,9 +121,9 @@ class Blobs:
     bucket: str
 
     @classmethod
-    def connect(cls, settings: Settings) -> Self:
-        """The bucket of the settings. Nothing is sent yet."""
-        made = client(settings)
+    def connect(cls, settings: Settings, *, attempts: int = 5) -> Self:
+        """The bucket of the settings. Nothing is sent yet. Where somebody waits, try less often."""
+        made = client(settings, attempts=attempts)
         public = settings.s3_public_url
         return cls(made, client(settings, public) if public else made, settings.bucket)
 

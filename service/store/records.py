@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 from redis import Redis
@@ -14,8 +15,7 @@ from schemas.round import Checkpoint, Round
 from service.store.errors import JobNotFound
 from service.store.scripts import PREFIX
 
-SCAN_LIMIT = 5000
-"""Jobs that one list call looks at before it answers with what it has."""
+SCAN_BATCH = 100
 
 
 def when(ms: str | int | None) -> datetime | None:
@@ -83,15 +83,15 @@ class JobRecords:
         start = 0
         if after is not None:
             start = self._start_after(tenant, index, after)
-        for offset in range(start, start + SCAN_LIMIT, 100):
-            ids = self._redis.zrevrange(index, offset, offset + 99)
+        for offset in count(start, SCAN_BATCH):
+            ids = self._redis.zrevrange(index, offset, offset + SCAN_BATCH - 1)
             pipe = self._redis.pipeline(transaction=False)
             for id in ids:
                 pipe.hgetall(self._key(f"job:{id}"))
             for fields in pipe.execute():
                 if fields:
                     yield job_from(fields)
-            if len(ids) < 100:
+            if len(ids) < SCAN_BATCH:
                 return
 
     def _index(self, tenant: str, wanted: Filter) -> str:
@@ -122,11 +122,11 @@ class JobRecords:
         text = self._redis.hget(self._key(f"job:{id}"), "checkpoint")
         return Checkpoint.model_validate_json(text) if text else None
 
-    def attempts(self, id: str, count: int) -> list[Attempt]:
-        """The first `count` attempts of a job."""
+    def attempts(self, id: str, number: int) -> list[Attempt]:
+        """The first `number` attempts of a job."""
         pipe = self._redis.pipeline(transaction=False)
-        for number in range(1, count + 1):
-            pipe.hgetall(self._key(f"attempt:{id}:{number}"))
+        for one in range(1, number + 1):
+            pipe.hgetall(self._key(f"attempt:{id}:{one}"))
         return [_attempt(number, fields) for number, fields in enumerate(pipe.execute(), 1) if fields]
 
     def events(self, id: str, *, after: str | None = None, limit: int = 100) -> list[Event]:

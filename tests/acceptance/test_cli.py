@@ -14,20 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from schemas.event import EventType
 from schemas.job import Progress, Status
 from schemas.job_spec import EXAMPLE
-from service.app import create_app
 from service.cli.main import main
+from service.dev.process import Server, free_ports, start
 from service.settings import Settings
+from service.store.api_keys import ApiKeys
 from service.store.blobs import Blobs
 from service.store.jobs import EventDraft
-from tests.api import new_key, served, worker
+from service.store.workers import Workers
+from tests.api import PREFIXES, worker
 from tests.forwarder import Forwarder
 from tests.jobs import Desk, checkpoint_of, round_of
+from tests.servers import S3
 
 WEIGHTS = b"\x00weights" * 1000
 Spec = Callable[..., str]
@@ -71,26 +75,68 @@ class Cli:
         return str(ran.json["id"])
 
 
+@dataclass(frozen=True)
+class Service:
+    """A running API, and what it stands on."""
+
+    url: str
+    settings: Settings
+    blobs: Blobs
+
+
+@pytest.fixture(scope="module")
+def service(s3: S3, valkey_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One API for the file, started as an operator starts it."""
+    [port] = free_ports(1)
+    settings = Settings(redis_url=valkey_server.url, s3_endpoint_url=s3.url, bucket="cli-tests")
+    blobs = Blobs.connect(settings)
+    blobs.client.create_bucket(Bucket=settings.bucket)
+    names = {"REDIS_URL": settings.redis_url, "S3_ENDPOINT_URL": s3.url, "BUCKET": settings.bucket}
+    url = f"http://127.0.0.1:{port}"
+    server = start(
+        "api",
+        [sys.executable, "-m", "service.cli.main", "api", "--port", str(port)],
+        folder=tmp_path_factory.mktemp("api"),
+        url=url,
+        ready=lambda: _answers(url),
+        env={f"SECATEUR_{name}": value for name, value in names.items()},
+    )
+    yield Service(url, settings, blobs)
+    server.stop()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").is_success
+    except httpx.TransportError:
+        return False
+
+
 @pytest.fixture
-def url(settings: Settings, blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The service; its address and a key are in the environment."""
-    app = create_app(settings)
-    monkeypatch.setenv("SECATEUR_REDIS_URL", settings.redis_url)
-    monkeypatch.setenv("SECATEUR_API_KEY", new_key(app, "acme"))
-    with served(app) as url:
-        monkeypatch.setenv("SECATEUR_URL", url)
-        yield url
+def url(service: Service, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The service, without jobs; its address and a key are in the environment."""
+    desk.redis.flushall()
+    key = ApiKeys(desk.redis).create("acme", name="test", prefixes=PREFIXES)
+    monkeypatch.setenv("SECATEUR_REDIS_URL", service.settings.redis_url)
+    monkeypatch.setenv("SECATEUR_API_KEY", key)
+    monkeypatch.setenv("SECATEUR_URL", service.url)
+    return service.url
+
+
+@pytest.fixture
+def blobs(service: Service) -> Blobs:
+    return service.blobs
+
+
+@pytest.fixture
+def desk(service: Service) -> Desk:
+    return Desk.on(service.settings.redis_url)
 
 
 @pytest.fixture
 def cli(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
     monkeypatch.chdir(tmp_path)
     return Cli(monkeypatch, capsys)
-
-
-@pytest.fixture
-def desk(settings: Settings) -> Desk:
-    return Desk.on(settings.redis_url)
 
 
 @pytest.fixture
@@ -235,7 +281,7 @@ def test_what_answers_but_is_not_the_service_is_told(cli: Cli, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "args", [["nonsense"], ["show"], ["list", "--status", "lost"], ["list", "--limit", "0"]]
+    "args", [["nonsense"], ["show"], ["list", "--status", "lost"], ["list", "--limit=0"]]
 )
 def test_wrong_usage_is_exit_code_two(cli: Cli, args: list[str]):
     assert cli(*args).code == 2
@@ -393,9 +439,7 @@ def test_the_report_page_is_saved(cli: Cli, spec: Spec, desk: Desk, blobs: Blobs
     assert cli("artifacts", id).out.count("\n") == 3
 
 
-def test_workers_and_queues_are_shown(cli: Cli, spec: Spec, url: str, settings: Settings, desk: Desk):
-    from service.store.workers import Workers
-
+def test_workers_and_queues_are_shown(cli: Cli, spec: Spec, desk: Desk):
     assert "secateur worker" in cli("workers").out
     Workers(desk.redis).announce(worker())
     cli.submit(spec())
@@ -461,24 +505,24 @@ def test_the_help_lists_the_exit_codes(cli: Cli):
     assert "130 interrupted" in " ".join(cli("--help").out.split())
 
 
-@pytest.mark.parametrize("name", ["api", "steward", "worker"])
-def test_each_process_of_the_service_starts_and_ends_by_sigterm(url: str, name: str, tmp_path: Path):
-    options = {"api": ["--port", "0"], "steward": ["--metrics-port", "0"], "worker": ["--metrics-port", "0"]}
+@pytest.mark.parametrize(
+    ("name", "started"),
+    [("api", "startup complete"), ("steward", "steward_started"), ("worker", "worker_started")],
+)
+def test_each_process_of_the_service_starts_and_ends_by_sigterm(
+    url: str, name: str, started: str, tmp_path: Path
+):
     log = tmp_path / "log"
+    port = "--port" if name == "api" else "--metrics-port"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli.main", name, *options[name], "--json"],
+            [sys.executable, "-m", "service.cli.main", name, port, "0", "--json"],
             stdout=subprocess.DEVNULL,
             stderr=output,
             env={**os.environ, "SECATEUR_LOG_FORMAT": "console", "SECATEUR_CACHE_DIR": str(tmp_path)},
         )
-    started = {
-        "api": "Application startup complete",
-        "steward": "steward_started",
-        "worker": "worker_started",
-    }
     deadline = time.monotonic() + 60
-    while started[name] not in log.read_text():
+    while started not in log.read_text():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)

@@ -49,6 +49,25 @@ def test_an_idempotency_key_with_another_body_is_refused(desk: Desk):
         desk.store.replayed("acme", "k", "other")
 
 
+def test_a_repeated_submit_of_one_id_leaves_the_job_that_runs_alone(desk: Desk):
+    id = new_job_id()
+    desk.store.submit(spec(), id=id, tenant="acme")
+    claim = desk.claim()
+
+    again = desk.store.submit(spec(), id=id, tenant="acme")
+
+    assert again.id == id
+    assert desk.store.heartbeat(claim, 30) == "ok"
+    assert desk.queues.totals()["submitted"] == 1
+
+
+def test_patch_and_delete_of_a_job_that_is_gone_say_so(desk: Desk):
+    with pytest.raises(JobNotFound):
+        desk.store.patch("job_gone", JobPatch(priority=1), old_tags=[])
+    with pytest.raises(JobNotFound):
+        desk.store.delete("job_gone", [])
+
+
 def test_idempotency_keys_of_two_tenants_do_not_meet(desk: Desk):
     first = desk.store.submit(spec(), id=new_job_id(), tenant="acme", idempotency_key="k", request_hash="h")
 

@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -43,8 +44,9 @@ def test_counts_groups_and_transposed_convolutions():
     assert total == 36 * 8 * 9 + 8 * 11 * 11 * 2 * 9
 
 
-def test_counts_the_products_inside_attention():
-    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+@pytest.mark.parametrize("is_trainable", [True, False])
+def test_counts_the_products_inside_attention(is_trainable: bool):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).requires_grad_(is_trainable)
     model = loaded(layer)
 
     total, _ = macs_of(model, (), {"pixel_values": torch.randn(1, 5, 8)})

@@ -48,6 +48,7 @@ def test_an_s3_prefix_is_a_folder(given: str, expected: str):
         "s3://zoo/a/./b/",
         "s3://zoo/a/../../b",
         "s3://zoo//m/",
+        "s3://zoo/m//",
         "s3://zoo/%2e%2e/",
         "s3://zoo/a\\b/",
         "s3://zoo/a\n/",

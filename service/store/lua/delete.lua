@@ -2,6 +2,7 @@
 local a = cjson.decode(ARGV[1])
 local id = a.id
 local j = get(id, 'tenant', 'created_at', 'status', 'attempt')
+if not j[3] then return {'conflict', false} end
 if j[3] ~= 'succeeded' and j[3] ~= 'failed' and j[3] ~= 'cancelled' and j[3] ~= 'expired' then
   return {'conflict', j[3]}
 end

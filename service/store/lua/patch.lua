@@ -1,6 +1,7 @@
 -- patch: set tags, and the priority of a job that waits. -> {'ok'|'conflict', status}
 local a = cjson.decode(ARGV[1])
 local j = get(a.id, 'tenant', 'created_at', 'status', 'device')
+if not j[3] then return {'conflict', false} end
 local waits = j[3] == 'queued' or j[3] == 'recovering'
 if a.priority >= 0 and not waits then return {'conflict', j[3]} end
 if a.set_tags then

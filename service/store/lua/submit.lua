@@ -1,6 +1,8 @@
 -- submit: record a new job and queue it, once per idempotency key. -> {created|replayed|mismatch, id}
 local a = cjson.decode(ARGV[1])
 local f = a.fields
+-- The client repeats a call whose answer was lost: the job is there already, maybe at work.
+if redis.call('EXISTS', job_key(f.id)) == 1 then return {'created', f.id} end
 if a.idempotency_key ~= '' then
   local key = P .. 'idem:' .. f.tenant .. ':' .. a.idempotency_key
   local seen = redis.call('HMGET', key, 'hash', 'id')

@@ -104,9 +104,8 @@ def test_refuses_a_header_above_the_bound_before_the_library_reads_it(tmp_path):
 
 def test_refuses_more_tensors_than_any_model_has(tmp_path):
     folder = tiny.resnet(tmp_path)
-    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-    names = {f"t{number}": entry for number in range(weights.MAX_TENSORS + 1)}
-    write_safetensors(folder, json.dumps(names).encode(), b"")
+    names = (b'"t%d":{"data_offsets":[0,0]}' % number for number in range(weights.MAX_TENSORS + 1))
+    write_safetensors(folder, b"{" + b",".join(names) + b"}", b"")
 
     assert "100,001 tensors" in refusal(folder)
 
