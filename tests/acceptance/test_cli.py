@@ -32,8 +32,10 @@ from tests.api import PREFIXES, worker
 from tests.forwarder import Forwarder
 from tests.jobs import Desk, checkpoint_of, round_of
 from tests.servers import S3
+from tests.unit.report.sample import sample_report
 
 WEIGHTS = b"\x00weights" * 1000
+HTML = "<!doctype html><title>é</title>"
 Spec = Callable[..., str]
 
 
@@ -157,7 +159,8 @@ def finish(desk: Desk, blobs: Blobs, id: str) -> None:
     desk.store.report(claim, progress=Progress(percent=50, round=1, metric=0.9), lines=("one", "two"))
     desk.store.commit(claim, round_of(1), checkpoint_of(1))
     prefix = f"acme/jobs/{id}/artifacts/{claim.token}/"
-    files = {"model.safetensors": WEIGHTS, "report.html": b"<!doctype html>"}
+    report = sample_report(job=id).model_dump_json().encode()
+    files = {"model.safetensors": WEIGHTS, "report.html": HTML.encode(), "report.json": report}
     artifacts = []
     for name, content in files.items():
         blobs.put_bytes(prefix + name, content)
@@ -409,7 +412,7 @@ def test_downloads_are_checked_and_leave_no_part_behind(
 
     assert ran.code == 0
     assert (tmp_path / "out/deep/model.safetensors").read_bytes() == WEIGHTS
-    assert sorted(os.listdir(tmp_path / "out/deep")) == ["model.safetensors", "report.html"]
+    assert sorted(os.listdir(tmp_path / "out/deep")) == ["model.safetensors", "report.html", "report.json"]
 
 
 def test_a_file_that_is_not_what_the_list_says_is_not_kept(
@@ -428,15 +431,33 @@ def test_a_file_that_is_not_what_the_list_says_is_not_kept(
     assert os.listdir(tmp_path / "out") == []
 
 
-def test_the_report_page_is_saved(cli: Cli, spec: Spec, desk: Desk, blobs: Blobs, tmp_path: Path):
+def test_a_report_is_printed_and_its_page_saved(
+    cli: Cli, spec: Spec, desk: Desk, blobs: Blobs, tmp_path: Path
+):
     id = cli.submit(spec())
-
-    before = cli("report", id)
     finish(desk, blobs, id)
 
-    assert before.code == 3
-    assert "a job has a report when it has succeeded" in before.err
-    assert cli("artifacts", id).out.count("\n") == 3
+    ran = cli("report", id, "--html", "pages/r.html")
+
+    assert ran.out.splitlines()[0] == sample_report().verdict
+    assert "accuracy 0.9152 0.9116 (floor 0.9052)" in " ".join(ran.out.split())
+    assert (tmp_path / "pages/r.html").read_text() == HTML
+    assert cli("report", id, "--json").json["job"] == id
+
+
+def test_a_job_without_a_report_says_when_it_has_one(cli: Cli, spec: Spec):
+    ran = cli("report", cli.submit(spec()))
+
+    assert ran.code == 3
+    assert "a job has a report when it has succeeded" in ran.err
+
+
+def test_artifacts_are_listed_with_their_checksums(cli: Cli, spec: Spec, desk: Desk, blobs: Blobs):
+    id = cli.submit(spec())
+    assert "No artifacts yet" in cli("artifacts", id).out
+    finish(desk, blobs, id)
+
+    assert hashlib.sha256(WEIGHTS).hexdigest() in cli("artifacts", id).out
 
 
 def test_workers_and_queues_are_shown(cli: Cli, spec: Spec, desk: Desk):
