@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.base import Glob, Ratio, Spec, not_delivered
+from schemas.base import Glob, Spec, not_delivered
 
 _LATER_PATTERNS = {
     "semi_structured": "use 'unstructured'",
@@ -158,4 +158,3 @@ class Iterative(Spec):
 
 
 Schedule = Annotated[OneShot | Iterative, Field(discriminator="kind")]
-__all__ = ["Allocation", "Criterion", "Floor", "Goal", "Method", "Ratio", "Schedule"]

@@ -107,7 +107,13 @@ class Agent:
 
     def _supervisor(self, claim: Claim, device: Device) -> Supervisor:
         order = self._order(claim, device)
-        env = {**device.env, "OMP_NUM_THREADS": str(self._threads), "TOKENIZERS_PARALLELISM": "false"}
+        env = {
+            **device.env,
+            "OMP_NUM_THREADS": str(self._threads),
+            # an epoch of a small net with two threads on two busy cores: 8 s; with OpenMP's spinning 73 s
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
         return Supervisor(claim, order, self._store, self._settings, drain=self._drain, child_env=env)
 
     def _order(self, claim: Claim, device: Device) -> JobOrder:

@@ -67,7 +67,7 @@ def run(output: Output, *, fast: bool) -> Outcome:
     shutil.rmtree(KEPT, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="secateur-demo-") as folder:
         output.note("Starting the service on free ports …")
-        with Stack(Path(folder) / "stack", say=output.note) as stack:
+        with Stack(Path(folder) / "stack", env={"SECATEUR_WORKER_SLOTS": "2"}, say=output.note) as stack:
             output.note(f"It runs at {stack.url} after {time.monotonic() - began:.0f} s.")
             _upload(stack, output)
             with Client(Connection(stack.url, stack.key)) as client:

@@ -31,7 +31,7 @@ def test_the_demo_prunes_a_real_model_and_beats_one_shot(tmp_path: Path):
     assert figures["failures"] == []
     for page in figures["pages"]:
         assert "<html" in (tmp_path / page).read_text()
-    assert [path.name for path in tmp_path.iterdir()] == [".secateur"], "the service's folder is still there"
+    assert list(tmp_path.glob("secateur-*")) == [], "the service's folder is still there"
     assert not _works_below(tmp_path)
 
 
