@@ -18,6 +18,7 @@ def main() -> int:
     own = ChildSettings.read()
     die_with_parent(own.parent)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     link = PipeLink(os.fdopen(own.messages_fd, "w"), sys.stdin)
     link.stop_on(signal.SIGTERM, signal.SIGINT)
     order = JobOrder.model_validate_json(sys.stdin.readline())

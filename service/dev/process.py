@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from io import TextIOWrapper
 from pathlib import Path
@@ -108,18 +108,20 @@ def _claim(folder: Path, name: str, stack: ExitStack) -> None:
     lock.flush()
     pid_file = folder / f"{name}.pid"
     if pid_file.exists():
-        _stop_leftover(int(pid_file.read_text() or 0), folder)
+        stop_leftover(int(pid_file.read_text() or 0), folder)
 
 
-def _stop_leftover(pid: int, folder: Path) -> None:
+def stop_leftover(pid: int, folder: Path) -> None:
+    """End the process that an earlier run left in `folder`; a pid that means another process now is let be."""
     if not _works_in(pid, folder):
         return
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + KILL_AFTER_S
-    while _works_in(pid, folder):
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + KILL_AFTER_S
+        while _works_in(pid, folder):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
 
 
 def _works_in(pid: int, folder: Path) -> bool:

@@ -82,7 +82,12 @@ def _start(folder: Path, access_key: str, secret_key: str, port: int) -> Server:
         "admin.ui": "false",
         "webdav": "false",
     }
-    command = [str(find_weed()), "mini", *(f"-{key}={value}" for key, value in options.items())]
+    command = [
+        str(find_weed()),
+        "-logtostderr=true",
+        "mini",
+        *(f"-{key}={value}" for key, value in options.items()),
+    ]
     url = f"http://127.0.0.1:{s3}"
     env = _environment(access_key, secret_key)
     return start("seaweedfs", command, folder=folder, url=url, ready=lambda: _answers(url), env=env)

@@ -2,10 +2,9 @@
 
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-from service.dev.process import _stop_leftover
+from service.dev.process import stop_leftover
 
 _STORAGE = ("seaweedfs", "valkey")
 
@@ -39,8 +38,7 @@ def main(root: Path) -> None:
     """Wait until the process that started us is gone, then stop what it left."""
     sys.stdin.buffer.read()
     for pid, folder in leftovers(root):  # listed at once: a new start in the same folder has other pids
-        with suppress(ProcessLookupError):  # it ended by itself
-            _stop_leftover(pid, folder)
+        stop_leftover(pid, folder)
 
 
 if __name__ == "__main__":
