@@ -38,6 +38,8 @@ class Findings:
     architecture: str
     samples: tuple[int, int]
     """Of the train and of the validation split."""
+    packed_attention: list[str]
+    """Attention layers whose query, key and value weights were not pruned."""
 
 
 def publish(
@@ -122,6 +124,11 @@ def _notes(findings: Findings) -> list[str]:
         "MACs count every multiply-accumulate; 'with a non-zero weight' is what hardware for sparse weights "
         "could skip to. It is a count, not a speed."
     ]
+    if findings.packed_attention:
+        notes.append(
+            f"The packed query, key and value weights (in_proj_weight) of {len(findings.packed_attention)} "
+            f"attention layers stay dense: the first is {findings.packed_attention[0]}."
+        )
     if findings.onnx is not None and findings.onnx.note:
         notes.append(findings.onnx.note)
     return notes

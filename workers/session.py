@@ -33,7 +33,7 @@ from workers.models.loaded import LoadedModel
 from workers.models.save import save_model
 from workers.models.weights import SINGLE
 from workers.pruning.cut import cut
-from workers.pruning.layers import Choice, choose, prunable_layers
+from workers.pruning.layers import Choice, choose, packed_attention, prunable_layers
 from workers.publish import Findings, publish
 from workers.story import Outcome
 from workers.transfer import DATA_FILES, MODEL_FILES, PICKLES
@@ -250,6 +250,7 @@ class TorchSession:
             device=self._device,
             architecture=self._model.architecture,
             samples=(len(self._bundle.train), len(self._bundle.validation)),
+            packed_attention=packed_attention(self._model.module),
         )
         steps = [*self._order.steps_before, *self._link.steps]
         return publish(self._order, outcome, findings, steps, self._blobs, self._out, meter)

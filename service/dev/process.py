@@ -112,7 +112,7 @@ def _claim(folder: Path, name: str, stack: ExitStack) -> None:
 
 
 def stop_leftover(pid: int, folder: Path) -> None:
-    """End the process that an earlier run left in `folder`; a pid that means another process now is let be."""
+    """End the process that an earlier run left in `folder`; a pid that now is another's is let be."""
     if not _works_in(pid, folder):
         return
     with suppress(ProcessLookupError):

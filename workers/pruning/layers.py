@@ -61,6 +61,15 @@ def prunable_layers(module: nn.Module) -> list[Layer]:
     return layers
 
 
+def packed_attention(module: nn.Module) -> list[str]:
+    """Names of attention layers whose query, key and value weights are one tensor: those stay dense."""
+    return [
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, nn.MultiheadAttention) and part.in_proj_weight is not None
+    ]
+
+
 def choose(layers: Sequence[Layer], method: Method) -> Choice:
     """Split the layers by the globs and the allocation of `method`.
 

@@ -8,7 +8,7 @@ from transformers.pytorch_utils import Conv1D
 from schemas.pruning import Method, UniformAllocation
 from tests.unit.pruning.small import small_module
 from workers.errors import PreflightError
-from workers.pruning.layers import choose, prunable_layers
+from workers.pruning.layers import choose, packed_attention, prunable_layers
 
 
 def test_finds_linear_and_convolution_layers_in_module_order():
@@ -82,3 +82,10 @@ def test_refuses_to_prune_nothing():
 def test_refuses_a_model_without_prunable_layers():
     with pytest.raises(PreflightError, match="no linear or convolution layer"):
         choose(prunable_layers(nn.ReLU()), Method())
+
+
+def test_names_attention_whose_packed_weights_stay_dense():
+    module = nn.Sequential(nn.Linear(4, 4), nn.MultiheadAttention(4, 2))
+
+    assert packed_attention(module) == ["1"]
+    assert "1.in_proj_weight" not in [layer.name for layer in prunable_layers(module)]
