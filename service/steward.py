@@ -69,8 +69,8 @@ class Grace:
 
     def redis_back(self, uptime_seconds: float) -> None:
         """A tick reached it; `uptime_seconds` betrays a restart that no tick noticed."""
-        if self._away or uptime_seconds < self._length:
-            self._until = time.monotonic() + self._length
+        since = 0.0 if self._away else uptime_seconds
+        self._until = max(self._until, time.monotonic() + self._length - since)
         self._away = False
 
     def over(self) -> bool:

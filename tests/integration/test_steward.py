@@ -71,6 +71,19 @@ def test_a_restart_of_redis_between_two_ticks_also_counts_as_away():
     assert not grace.over()
 
 
+def test_the_grace_after_a_restart_ends_one_lease_after_it():
+    grace = Grace(lease_seconds=0.3)
+    began = time.monotonic()
+
+    while not grace.over() or time.monotonic() == began:
+        grace.redis_back(uptime_seconds=time.monotonic() - began)
+        time.sleep(0.02)
+        assert time.monotonic() - began < 0.5
+
+    grace.redis_back(uptime_seconds=1000)
+    assert grace.over()
+
+
 def test_draining_and_busy_slots_are_not_free():
     assert free_slots(worker(slots=3, busy=1)) == 2
     assert free_slots(worker(slots=3, draining=True)) == 0
