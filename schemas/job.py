@@ -58,6 +58,7 @@ class StepState(StrEnum):
     running = "running"
     finished = "finished"
     failed = "failed"
+    stopped = "stopped"
 
 
 class Step(Resource):

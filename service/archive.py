@@ -3,14 +3,17 @@
 import json
 from typing import Any
 
+import structlog
 from redis import Redis
 
-from service.store.blobs import Blobs
+from service.store.blobs import BlobError, Blobs
 from service.store.queues import Queues
 from service.store.records import JobRecords
 
 BATCH = 20
-"""Jobs in one tick: the loop has other things to do too."""
+AGAIN_AFTER_S = 60.0
+
+log = structlog.get_logger(__name__)
 
 
 class Archivist:
@@ -22,13 +25,16 @@ class Archivist:
         self._blobs = blobs
 
     def work(self) -> None:
-        """A batch of each chore. Raises BlobUnavailable; what was not done is done in a later call."""
-        for id in self._queues.to_archive(BATCH):
-            self._archive(id)
-            self._queues.archived(id)
-        for prefix in self._queues.trash(BATCH):
-            self._blobs.delete_prefix(prefix)
-            self._queues.emptied(prefix)
+        """A batch of each chore. What S3 refuses comes up again in a minute, and holds up nothing else."""
+        for chore, do in (("archive", self._archive), ("trash", self._blobs.delete_prefix)):
+            for name, since in self._queues.due(chore, BATCH):
+                try:
+                    do(name)
+                except BlobError as error:
+                    log.warning("chore_failed", chore=chore, name=name, error=str(error))
+                    self._queues.postpone(chore, name, since, AGAIN_AFTER_S)
+                else:
+                    self._queues.done(chore, name, since)
 
     def _archive(self, id: str) -> None:
         record = self._records.raw(id)

@@ -8,15 +8,16 @@ import time
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
-from prometheus_client import Counter, Gauge, start_http_server
+from prometheus_client import Counter, Gauge
 from redis import Redis
 
 from schemas.fleet import Worker
 from schemas.wire import RING_TASK, DeviceClass
 from service.archive import Archivist
+from service.exposition import serve_metrics
 from service.logs import configure_logs
 from service.settings import Settings
-from service.store.blobs import Blobs, BlobUnavailable
+from service.store.blobs import Blobs
 from service.store.connect import UNREACHABLE, connect
 from service.store.jobs import JobStore
 from service.store.queues import Queues
@@ -117,9 +118,10 @@ class Steward:
         self._store = JobStore(self._redis)
         self._workers = Workers(self._redis)
         celery = Celery("secateur", broker=settings.broker_url)
+        celery.conf.broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 3}
         queues = Queues(self._redis)
         self._ringer = Ringer(celery, queues)
-        self._archivist = Archivist(self._redis, queues, Blobs.connect(settings))
+        self._archivist = Archivist(self._redis, queues, Blobs.connect(settings, attempts=2))
         self._leadership = Leadership(self._redis)
         self._grace = Grace(settings.lease_seconds)
 
@@ -134,10 +136,8 @@ class Steward:
         except UNREACHABLE as error:
             self._grace.redis_away()
             log.warning("redis_unreachable", error=str(error))
-        except OperationalError as error:
-            log.warning("broker_unreachable", error=str(error))
-        except BlobUnavailable as error:
-            log.warning("storage_unavailable", error=str(error))
+        except Exception:
+            log.exception("tick_failed")
 
     def _act(self) -> None:
         TICKS.inc()
@@ -148,8 +148,24 @@ class Steward:
         for id in self._store.expire():
             EXPIRED.inc()
             log.info("deadline_passed", job=id)
-        self._ringer.ring(self._workers.living())
-        self._archivist.work()
+        self._ring()
+
+    def _ring(self) -> None:
+        """A broker that is away keeps nobody from renewing a lease, so it is not `redis_away`."""
+        workers = self._workers.living()
+        try:
+            self._ringer.ring(workers)
+        except (OperationalError, *UNREACHABLE) as error:
+            log.warning("broker_unreachable", error=str(error))
+
+    def archive(self) -> None:
+        """The chores in S3, in a thread of their own: a slow S3 must not hold up rings and leases."""
+        try:
+            self._archivist.work()
+        except UNREACHABLE as error:
+            log.warning("redis_unreachable", error=str(error))
+        except Exception:
+            log.exception("archive_failed")
 
     def stop(self) -> None:
         """Give up the lead."""
@@ -165,9 +181,14 @@ def run(settings: Settings) -> int:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    if settings.steward_metrics_port:
-        start_http_server(settings.steward_metrics_port, settings.metrics_host)
+    serve_metrics(settings.steward_metrics_port, settings.metrics_host, "SECATEUR_STEWARD_METRICS_PORT")
     steward = Steward(settings)
+
+    def archive_for_ever() -> None:
+        while not stopped.wait(settings.steward_tick_seconds):
+            steward.archive()
+
+    threading.Thread(target=archive_for_ever, name="archive", daemon=True).start()
     log.info("steward_started")
     while not stopped.wait(settings.steward_tick_seconds):
         steward.tick()

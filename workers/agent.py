@@ -100,6 +100,8 @@ class Agent:
         self._announce()
         try:
             self._supervisor(claim, device).run()
+        except UNREACHABLE as error:
+            log.warning("job_left_to_its_lease", job=claim.id, error=str(error))
         finally:
             with self._lock:
                 self._running.discard(claim.id)
@@ -134,7 +136,10 @@ class Agent:
 
     def _announce_for_ever(self) -> None:
         while not self._stopped.wait(ANNOUNCE_EVERY_S):
-            self._announce()
+            try:
+                self._announce()
+            except Exception:
+                log.exception("announce_failed")
 
     def _announce(self) -> None:
         with self._lock:

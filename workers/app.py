@@ -3,9 +3,9 @@
 from typing import Any
 
 from celery import Celery, signals
-from prometheus_client import start_http_server
 
 from schemas.wire import RING_TASK
+from service.exposition import serve_metrics
 from service.logs import configure_logs
 from service.settings import Settings
 from workers.agent import Agent
@@ -53,8 +53,7 @@ def run(settings: Settings) -> int:
     signals.worker_ready.connect(on_ready, weak=False)
     signals.worker_shutting_down.connect(on_shutdown, weak=False)
     signals.setup_logging.connect(keep_our_logs, weak=False)
-    if settings.worker_metrics_port:
-        start_http_server(settings.worker_metrics_port, settings.metrics_host)
+    serve_metrics(settings.worker_metrics_port, settings.metrics_host, "SECATEUR_WORKER_METRICS_PORT")
     queues = ",".join(one.queue for one in agent.classes)
     try:
         app.worker_main(

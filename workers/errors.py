@@ -51,5 +51,9 @@ class StorageError(JobError):
     failure_class = FailureClass.storage
 
 
+class StorageUnavailable(StorageError):
+    """S3 does not answer now: worth another try."""
+
+
 class Stopped(Exception):
     """The supervisor asked the child to stop: cancel, drain, or the lease is lost."""

@@ -71,6 +71,9 @@ def step(link: Link, name: str, *, on_device: bool = True) -> Iterator[None]:
     try:
         yield
         state = StepState.finished
+    except Stopped:
+        state = StepState.stopped
+        raise
     finally:
         seconds = time.monotonic() - clock
         done = Step(

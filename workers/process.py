@@ -29,6 +29,7 @@ def start_child(module: str, *, env: Mapping[str, str], messages_fd: int) -> "su
         pass_fds=(messages_fd,),
         start_new_session=True,
         text=True,
+        errors="replace",  # native libraries print what they like
         bufsize=1,
         env={**os.environ, **env},
     )

@@ -17,10 +17,10 @@ from workers.environment import environment
 from workers.export import OnnxExport
 from workers.link import Meter
 from workers.messages import DoneMessage, JobOrder
+from workers.patience import patiently
 from workers.report.page import render_html
 from workers.report.verdict import verdict_sentence
 from workers.story import Outcome
-from workers.uploads import patiently
 
 METRIC_NAME = "top-1 accuracy"
 

@@ -32,6 +32,7 @@ from workers.models.load import load_model
 from workers.models.loaded import LoadedModel
 from workers.models.save import save_model
 from workers.models.weights import SINGLE
+from workers.patience import patiently
 from workers.pruning.cut import cut
 from workers.pruning.layers import Choice, choose, packed_attention, prunable_layers
 from workers.publish import Findings, publish
@@ -55,7 +56,7 @@ class TorchSession:
         self._blobs = Blobs.connect(settings)
         self._cache = Cache.of(settings, self._blobs)
         self._scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="secateur-")))
-        self._checkpoints = Checkpoints(self._order, self._blobs, self._scratch)
+        self._checkpoints = Checkpoints(self._order, self._blobs, self._scratch, self._link.raise_if_stopped)
         self._dense_onnx: OnnxExport | None = None
         self._benchmark: BenchmarkResult | None = None
         make_deterministic(threads=self._order.threads)
@@ -87,7 +88,10 @@ class TorchSession:
         def on_bytes(done: int, of: int) -> None:
             meter.advance(base + 0.5 * done / max(of, 1))
 
-        return self._stack.enter_context(self._cache.folder(uri, allow=allow, on_bytes=on_bytes))
+        def fetch() -> Entry:
+            return self._stack.enter_context(self._cache.folder(uri, allow=allow, on_bytes=on_bytes))
+
+        return patiently(fetch, self._link.raise_if_stopped)
 
     def _load(self, folder: Path) -> LoadedModel:
         model = load_model(folder, self._spec.data.task)
@@ -158,7 +162,12 @@ class TorchSession:
             meter.advance(info.step / info.steps, loss=info.loss)
 
         def evaluate_epoch() -> float:
-            return self.evaluate(meter)
+            return accuracy(
+                self._model,
+                self._bundle,
+                batch_size=EVALUATION_BATCH,
+                on_batch=lambda *_: self._link.raise_if_stopped(),
+            )
 
         return self._train(self._model, self._choice, self._bundle, number, epochs, on_step, evaluate_epoch)
 

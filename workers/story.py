@@ -61,7 +61,9 @@ class Outcome:
 def run_job(order: JobOrder, session: Session, link: Link) -> DoneMessage:
     """Pull, check, measure the dense model, run the rounds, publish. Raises JobError and Stopped."""
     spec = order.spec
-    meter = Meter(link, *_units(spec, len(order.rounds)), rounds=spec.rounds_in_all())
+    meter = Meter(
+        link, *_units(spec, order.checkpoint.round if order.checkpoint else 0), rounds=spec.rounds_in_all()
+    )
     run = _Run(link, meter)
     with run.step("pull", UNITS["pull"], on_device=False):
         session.pull(meter)

@@ -4,12 +4,14 @@ import os
 import queue
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
 from typing import Literal
 
 import structlog
+from pydantic import ValidationError
 
 from schemas.event import EventType, Level
 from schemas.job import Progress, Status, Step, StepState
@@ -37,7 +39,17 @@ log = structlog.get_logger(__name__)
 STOP_GRACE_S = 2.0
 """Between SIGTERM, answered at the next batch, and SIGKILL. Commits are atomic, so both are safe."""
 
-Order = Literal["cancel", "timeout", "drain", "lost", "stalled"]
+Order = Literal["cancel", "timeout", "drain", "lost", "stalled", "garbled"]
+
+
+INBOX_SIZE = 10_000
+"""A child that prints faster than we can tell waits for us."""
+
+MESSAGES_A_PASS = 200
+"""Then it is time to look at the lease again."""
+
+DRAIN_PATIENCE_S = 3.0
+"""How long a worker that shuts down waits for Redis; then the lease runs out by itself."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,13 @@ class Line:
     """One line of the child's output."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Garbled:
+    """The child sent what is no message."""
+
+    cause: str
 
 
 class Supervisor:
@@ -67,33 +86,40 @@ class Supervisor:
         self._drain = drain
         self._env = child_env
         self._outbox = Outbox()
-        self._inbox: queue.Queue[Message | Line] = queue.Queue()
+        self._inbox: queue.Queue[Message | Line | Garbled] = queue.Queue(INBOX_SIZE)
         self._steps: dict[str, Step] = {}
         self._ending: DoneMessage | FailedMessage | None = None
         self._stop: Order | None = None
+        self._cause = ""
         self._log = log.bind(job=claim.id, attempt=claim.attempt)
 
     def run(self) -> None:
         """Start the child, see it to its end, and tell the store. It never raises for what the job does."""
         try:
-            child, readers = self._start()
-            try:
-                self._watch(child)
-            finally:
-                kill_group(child)
-                child.wait()
-            for reader in readers:
-                reader.join(timeout=2)
-            self._drain_inbox(child)
-            self._settle(child.returncode)
+            with tempfile.TemporaryDirectory(prefix="secateur-job-", ignore_cleanup_errors=True) as scratch:
+                self._run(scratch)
         except LeaseLost:
             metrics.LEASES_LOST.inc()
             self._log.warning("lease_lost")
 
-    def _start(self) -> tuple["subprocess.Popen[str]", list[threading.Thread]]:
+    def _run(self, scratch: str) -> None:
+        """The child's scratch is ours to remove: a child that is killed leaves it behind."""
+        child, readers = self._start(scratch)
+        try:
+            self._watch(child)
+        finally:
+            kill_group(child)
+            child.wait()
+        for reader in readers:
+            reader.join(timeout=2)
+        self._drain_inbox(child, INBOX_SIZE)
+        self._settle(child.returncode)
+
+    def _start(self, scratch: str) -> tuple["subprocess.Popen[str]", list[threading.Thread]]:
         reading, writing = os.pipe()
         env = {
             **self._env,
+            "TMPDIR": scratch,
             "SECATEUR_CHILD_MESSAGES_FD": str(writing),
             "SECATEUR_CHILD_PARENT": str(os.getpid()),
         }
@@ -110,9 +136,14 @@ class Supervisor:
         return child, readers
 
     def _read_messages(self, descriptor: int) -> None:
-        with os.fdopen(descriptor) as lines:
+        with os.fdopen(descriptor, errors="replace") as lines:
             for line in lines:
-                self._inbox.put(MESSAGE.validate_json(line))
+                if not line.endswith("\n"):
+                    return  # the child died in the middle of it
+                try:
+                    self._inbox.put(MESSAGE.validate_json(line))
+                except ValidationError as error:
+                    self._inbox.put(Garbled(str(error.errors(include_url=False)[0])))
 
     def _read_output(self, child: "subprocess.Popen[str]") -> None:
         assert child.stdout is not None
@@ -150,9 +181,18 @@ class Supervisor:
             self._outbox.flush()
         return heard_at
 
-    def _drain_inbox(self, child: "subprocess.Popen[str]") -> None:
-        while not self._inbox.empty():
-            self._handle(child, self._inbox.get())
+    def _drain_inbox(self, child: "subprocess.Popen[str]", most: int = MESSAGES_A_PASS) -> None:
+        lines: list[str] = []
+        for _ in range(most):
+            if self._inbox.empty():
+                break
+            message = self._inbox.get()
+            if isinstance(message, Line):
+                lines.append(message.text)
+            else:
+                self._handle(child, message)
+        if lines:
+            self._report(lines=tuple(lines))
 
     def _beat(self) -> None:
         try:
@@ -165,10 +205,12 @@ class Supervisor:
         if order == "lost":
             raise LeaseLost(self._claim.id)
 
-    def _handle(self, child: "subprocess.Popen[str]", message: Message | Line) -> None:
+    def _handle(self, child: "subprocess.Popen[str]", message: Message | Line | Garbled) -> None:
         match message:
             case Line(text):
                 self._report(lines=(text,))
+            case Garbled(cause):
+                self._cause, self._stop = f"The child sent a message that is none: {cause}.", "garbled"
             case StepMessage(step=step):
                 self._on_step(step)
             case ProgressMessage(progress=progress):
@@ -227,10 +269,16 @@ class Supervisor:
             self._log.warning("child_gone_before_answer")
 
     def _settle(self, code: int) -> None:
-        """Tell the store how the attempt ended, however long Redis is away."""
+        """Tell the store how the attempt ended, however long Redis is away; when shutting down, briefly."""
         self._outbox.add(lambda: self._end(code), urgent=True)
+        draining_since: float | None = None
         while not self._outbox.flush():
-            time.sleep(0.5)
+            time.sleep(0.1)
+            if self._drain.is_set():
+                draining_since = draining_since or time.monotonic()
+                if time.monotonic() - draining_since > DRAIN_PATIENCE_S:
+                    self._log.warning("job_left_to_its_lease")
+                    return
 
     def _end(self, code: int) -> None:
         if isinstance(self._ending, DoneMessage):
@@ -255,6 +303,8 @@ class Supervisor:
         self._log.info("attempt_ended", status=status.value, exit_code=code)
 
     def _cause_of_death(self, code: int) -> str:
+        if self._stop == "garbled":
+            return self._cause
         if self._stop == "stalled":
             return f"The child made no progress for {self._settings.stall_seconds:.0f} s and was killed."
         if code == -signal.SIGKILL:

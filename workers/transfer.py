@@ -11,9 +11,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from service.settings import MiB
-from service.store.blobs import Blob, BlobConflict, BlobError, Blobs, parse_uri
+from service.store.blobs import Blob, BlobConflict, BlobError, Blobs, BlobUnavailable, parse_uri
 from workers.checksums import Stated, crc32, stated
-from workers.errors import StorageError
+from workers.errors import StorageError, StorageUnavailable
 from workers.partial import Partial, Plan
 from workers.ranged import RangeReader
 
@@ -286,6 +286,8 @@ def as_storage_error() -> Iterator[None]:
     """What S3 and the disk raise, as the job's error with its sentence."""
     try:
         yield
+    except BlobUnavailable as error:
+        raise StorageUnavailable(str(error)) from error
     except BlobError as error:
         raise StorageError(str(error)) from error
     except OSError as error:

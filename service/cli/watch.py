@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -119,8 +120,20 @@ def _relay(client: Client, id: str, inbox: "queue.Queue[Event | _Ended]") -> Non
             inbox.put(event)
     except CliError as error:
         inbox.put(_Ended(error))
+    except Exception as error:  # noqa: BLE001 - the edge of the thread
+        inbox.put(_Ended(_not_understood(id, error)))
     else:
         inbox.put(_Ended())
+
+
+def _not_understood(id: str, error: Exception) -> CliError:
+    why = f"{type(error).__name__}: {error}"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        why = f"What the service sent has a {field or 'form'} that this client does not know: {first['msg']}."
+    remedy = "Is the service newer than this client? Then update the client; the job goes on."
+    return CliError(f"{id} could not be followed.", ExitCode.unavailable, why, remedy)
 
 
 def _result(job: Job) -> RenderableType:

@@ -3,7 +3,15 @@
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import (
+    ClusterDownError,
+    ConnectionError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TimeoutError,
+    TryAgainError,
+)
 from redis.retry import Retry
 
 _OPTIONS = {
@@ -13,8 +21,17 @@ _OPTIONS = {
     "health_check_interval": 30,
 }
 
-UNREACHABLE = (ConnectionError, TimeoutError, OSError)
-"""What a call raises while Redis is away."""
+UNREACHABLE = (
+    ConnectionError,
+    TimeoutError,
+    OSError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    MasterDownError,
+    ClusterDownError,
+    TryAgainError,
+)
+"""What a call raises while Redis is away, or takes no writes."""
 
 
 def connect(url: str, *, retries: int = 2) -> Redis:

@@ -123,7 +123,7 @@ class JobStore:
     def claim(self, worker: str, classes: tuple[DeviceClass, ...], lease_s: float) -> Claim | None:
         """Take the next waiting job of these device classes, the first class first; None: nothing waits."""
         answer = self._scripts.call(
-            "claim", worker, int(lease_s * 1000), secrets.token_hex(4), *(one.value for one in classes)
+            "claim", worker, int(lease_s * 1000), secrets.token_hex(8), *(one.value for one in classes)
         )
         return Claim(*answer) if answer else None
 

@@ -1,11 +1,12 @@
 """Sizes of the queues, totals, and what the steward has still to do; all read in O(log n) or better."""
 
+import time
 from dataclasses import dataclass
 
 from redis import Redis
 
 from schemas.wire import DeviceClass
-from service.store.scripts import PREFIX
+from service.store.scripts import PREFIX, Scripts
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Queues:
     def __init__(self, redis: Redis, prefix: str = PREFIX) -> None:
         self._redis = redis
         self._prefix = prefix
+        self._scripts = Scripts(redis, prefix)
 
     def size(self, device: DeviceClass) -> QueueSize:
         """What waits and runs in one class."""
@@ -48,16 +50,18 @@ class Queues:
     def _hash(self, name: str) -> dict[str, int]:
         return {k: int(v) for k, v in self._redis.hgetall(self._prefix + name).items()}
 
-    def to_archive(self, limit: int) -> list[str]:
-        """Terminal jobs whose record is not in S3 yet."""
-        return list(self._redis.zrange(f"{self._prefix}archive", 0, limit - 1))
+    def due(self, chore: str, limit: int) -> list[tuple[str, float]]:
+        """Of `archive` (ended jobs) or `trash` (S3 prefixes of deleted ones): what is due, and since when."""
+        now = time.time() * 1000
+        found = self._redis.zrangebyscore(
+            f"{self._prefix}{chore}", "-inf", now, start=0, num=limit, withscores=True
+        )
+        return [(name, score) for name, score in found]
 
-    def archived(self, id: str) -> None:
-        self._redis.zrem(f"{self._prefix}archive", id)
+    def done(self, chore: str, name: str, since: float) -> None:
+        """Tick a chore off, unless it came up anew meanwhile (a retried job that ended again)."""
+        self._scripts.call("done", chore, name, since)
 
-    def trash(self, limit: int) -> list[str]:
-        """Prefixes in S3 of deleted jobs."""
-        return list(self._redis.zrange(f"{self._prefix}trash", 0, limit - 1))
-
-    def emptied(self, prefix: str) -> None:
-        self._redis.zrem(f"{self._prefix}trash", prefix)
+    def postpone(self, chore: str, name: str, since: float, seconds: float) -> None:
+        """Have a chore come up again later."""
+        self._redis.zadd(f"{self._prefix}{chore}", {name: since + seconds * 1000}, xx=True)

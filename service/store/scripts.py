@@ -4,9 +4,20 @@ from importlib.resources import files
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import ConnectionError, ResponseError
 
 PREFIX = "{secateur}:"
 """Every key begins with it; as a hash tag it keeps all keys in one slot of a Redis Cluster."""
+
+_NO_WRITES = (
+    "MISCONF",
+    "NOREPLICAS",
+    "READONLY",
+    "OOM",
+    "command not allowed when used memory",
+    "CLUSTERDOWN",
+)
+"""Disk or memory full, or a replica: all of them pass."""
 
 _LUA = files("service.store") / "lua"
 
@@ -25,5 +36,10 @@ class Scripts:
         }
 
     def call(self, name: str, *args: str | int | float) -> Any:
-        """Run one script and return its answer."""
-        return self._scripts[name](keys=[self._prefix], args=args)
+        """Run one script and return its answer. A server that takes no writes now counts as away."""
+        try:
+            return self._scripts[name](keys=[self._prefix], args=args)
+        except ResponseError as error:
+            if str(error).startswith(_NO_WRITES):
+                raise ConnectionError(f"Redis takes no writes: {error}") from error
+            raise

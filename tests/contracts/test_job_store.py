@@ -1,14 +1,17 @@
 """The contract of each Lua script, on Valkey and on Redis."""
 
 import threading
+import time
 
 import pytest
 
 from schemas.job import FailureClass, JobPatch, Progress, Status
 from schemas.wire import DeviceClass
+from service.store.connect import UNREACHABLE
 from service.store.errors import IdempotencyMismatch, JobNotFound, LeaseLost, StateConflict
 from service.store.jobs import Claim, EventDraft, new_job_id
 from service.store.records import Filter
+from service.store.scripts import PREFIX, Scripts
 from tests.jobs import ALL, Desk, checkpoint_of, round_of, spec
 from tests.servers import on_both_servers
 
@@ -120,6 +123,73 @@ def test_claim_prefers_the_tenant_that_runs_least(desk: Desk):
     small = desk.submit("small", placement={"priority": 0})
 
     assert desk.claim().id == small
+
+
+def test_tenant_share_and_priority_hold_across_device_classes(desk: Desk):
+    for _ in range(3):
+        desk.submit("big", placement={"device": "cpu", "priority": 9})
+    small = desk.submit("small", placement={"device": "any", "priority": 0})
+    desk.claim()
+
+    assert desk.claim().id == small
+
+
+def test_a_repeated_claim_call_gives_the_same_claim(desk: Desk):
+    desk.submit()
+    desk.submit()
+    scripts = Scripts(desk.redis)
+
+    first, again = (scripts.call("claim", "w", 30_000, "nonce-1", "any") for _ in range(2))
+
+    assert first[:3] == again[:3]
+    assert desk.queues.size(DeviceClass.any).running == 1
+
+
+def test_a_cancelled_attempt_is_told_as_cancelled(desk: Desk):
+    id = desk.submit()
+    claim = desk.claim()
+    desk.store.cancel(id)
+
+    desk.store.release(claim, "released", "The worker is shutting down.")
+
+    attempt = desk.records.attempts(id, 1)[0]
+    assert (attempt.outcome, attempt.reason) == ("cancelled", "Cancelled by the user.")
+
+
+def test_a_retried_job_gets_its_start_deadline_again(desk: Desk):
+    id = desk.submit(budget={"start_within_s": 60})
+    desk.pass_deadline(id)
+    desk.store.expire()
+
+    desk.store.retry(id)
+
+    assert desk.redis.zscore(f"{PREFIX}deadlines", id) is not None
+
+
+def test_a_chore_that_came_up_anew_is_not_ticked_off(desk: Desk):
+    id = desk.submit()
+    desk.store.cancel(id)
+    [(name, since)] = desk.queues.due("archive", 10)
+    desk.store.retry(id)
+    time.sleep(0.002)
+    desk.store.cancel(id)
+
+    desk.queues.done("archive", name, since)
+
+    assert [one for one, _ in desk.queues.due("archive", 10)] == [id]
+    desk.queues.postpone("archive", *desk.queues.due("archive", 10)[0], 60)
+    assert desk.queues.due("archive", 10) == []
+
+
+def test_a_server_that_takes_no_writes_counts_as_away(desk: Desk):
+    desk.redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(UNREACHABLE):
+            desk.submit()
+    finally:
+        desk.redis.config_set("maxmemory", 0)
+
+    assert desk.submit()
 
 
 def test_heartbeat_of_a_stale_token_is_lost(desk: Desk):
@@ -389,7 +459,7 @@ def test_delete_forgets_terminal_jobs_only(desk: Desk):
     with pytest.raises(JobNotFound):
         desk.job(id)
     assert desk.records.page("acme", Filter(), limit=10, after=None) == ([], False)
-    assert desk.queues.trash(10) == [f"acme/jobs/{id}/"]
+    assert [name for name, _ in desk.queues.due("trash", 10)] == [f"acme/jobs/{id}/"]
     assert all(count == 0 for count in desk.queues.counts().values())
     assert not [key for key in desk.redis.scan_iter() if id in key]
 

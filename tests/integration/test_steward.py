@@ -14,6 +14,7 @@ from service.archive import Archivist
 from service.settings import Settings
 from service.steward import Grace, Leadership, Ringer, Steward, free_slots
 from service.store.blobs import Blobs
+from service.store.scripts import PREFIX
 from tests.jobs import Desk
 
 
@@ -114,7 +115,7 @@ def test_an_ended_job_is_archived_with_its_record_rounds_and_log(desk: Desk, blo
     assert archived["attempts"][0]["outcome"] == "succeeded"
     assert json.loads(blobs.get_bytes(folder + "manifest.json"))["prefix"] == "p/"
     assert blobs.get_bytes(folder + "log.txt") == b"hello\n"
-    assert desk.queues.to_archive(10) == []
+    assert desk.queues.due("archive", 10) == []
 
 
 def test_a_deleted_job_leaves_nothing_in_s3(desk: Desk, blobs: Blobs):
@@ -126,7 +127,7 @@ def test_a_deleted_job_leaves_nothing_in_s3(desk: Desk, blobs: Blobs):
     Archivist(desk.redis, desk.queues, blobs).work()
 
     assert list(blobs.list(f"acme/jobs/{id}/")) == []
-    assert desk.queues.trash(10) == []
+    assert desk.queues.due("trash", 10) == []
 
 
 def test_a_tick_acts_on_all_that_is_due(desk: Desk, settings: Settings):
@@ -141,7 +142,19 @@ def test_a_tick_acts_on_all_that_is_due(desk: Desk, settings: Settings):
     steward.tick()
     time.sleep(0.01)
     steward.tick()
+    steward.archive()
 
     assert desk.job(expired).status is Status.expired
     assert desk.job(lost).status is Status.recovering
+    assert desk.queues.due("archive", 10) == []
     steward.stop()
+
+
+def test_what_s3_refuses_comes_up_later_and_holds_up_nothing(desk: Desk, blobs: Blobs):
+    id = desk.submit()
+    desk.store.cancel(id)
+
+    Archivist(desk.redis, desk.queues, blobs.of("no-such-bucket-here")).work()
+
+    assert desk.queues.due("archive", 10) == []
+    assert desk.redis.zcard(f"{PREFIX}archive") == 1

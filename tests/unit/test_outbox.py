@@ -21,7 +21,7 @@ class Server:
 
 
 def test_writes_go_out_at_once_and_in_order():
-    server, outbox = Server(), Outbox()
+    server, outbox = Server(), Outbox(again_after_s=0)
 
     for text in "abc":
         outbox.add(lambda text=text: server.write(text))
@@ -30,7 +30,7 @@ def test_writes_go_out_at_once_and_in_order():
 
 
 def test_writes_wait_for_the_server_and_then_go_out_once():
-    server, outbox = Server(), Outbox()
+    server, outbox = Server(), Outbox(again_after_s=0)
     server.up = False
     outbox.add(lambda: server.write("a"))
     outbox.add(lambda: server.write("b"), urgent=True)
@@ -44,7 +44,7 @@ def test_writes_wait_for_the_server_and_then_go_out_once():
 
 
 def test_a_long_outage_drops_old_reports_but_no_urgent_write():
-    server, outbox = Server(), Outbox()
+    server, outbox = Server(), Outbox(again_after_s=0)
     server.up = False
     outbox.add(lambda: server.write("commit"), urgent=True)
     for number in range(MAX_REPORTS + 10):
@@ -66,3 +66,14 @@ def test_a_lost_lease_is_raised_not_repeated():
 
     with pytest.raises(LeaseLost):
         outbox.add(lost)
+
+
+def test_a_server_that_fails_is_left_alone_for_a_while():
+    server, outbox = Server(), Outbox(again_after_s=60)
+    server.up = False
+    outbox.add(lambda: server.write("a"))
+
+    server.up = True
+
+    assert not outbox.flush()
+    assert server.got == []

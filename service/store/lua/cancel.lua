@@ -9,7 +9,7 @@ elseif status == 'running' then
   redis.call('HSET', job_key(id), 'stop', 'cancel')
   set_status(id, 'cancelling', 'The worker was told to stop.')
   return {'ok', 'cancelling'}
-elseif status == 'cancelling' then
-  return {'ok', 'cancelling'}
+elseif status == 'cancelling' or status == 'cancelled' then
+  return {'ok', status}
 end
 return {'conflict', status}

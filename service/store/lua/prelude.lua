@@ -82,9 +82,14 @@ end
 -- After an attempt that did not end the job: cancelled if that was asked, failed if it is poison, else waiting again.
 local function requeue(id, outcome, reason)
   local j = get(id, 'stop', 'recoveries', 'max_recoveries')
+  if j[1] == 'cancel' then
+    leave(id, 'cancelled', 'Cancelled by the user.')
+    return terminate(id, 'cancelled', 'Cancelled by the user.', '')
+  elseif j[1] == 'timeout' then
+    leave(id, 'failed', 'The wall time of the budget is used up.')
+    return terminate(id, 'failed', 'The wall time of the budget is used up: raise budget.wall_time_s.', 'timeout')
+  end
   leave(id, outcome, reason)
-  if j[1] == 'cancel' then return terminate(id, 'cancelled', 'Cancelled by the user.', '') end
-  if j[1] == 'timeout' then return terminate(id, 'failed', 'The wall time of the budget is used up.', 'timeout') end
   if outcome == 'released' then
     set_status(id, 'queued', reason)
     return enqueue(id)

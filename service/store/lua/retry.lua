@@ -7,4 +7,6 @@ redis.call('HDEL', job_key(id), 'failure_class', 'finished_at')
 redis.call('ZREM', P .. 'archive', id)
 set_status(id, 'queued', 'Queued again by the user.')
 enqueue(id)
+local within = tonumber(get(id, 'start_within_ms')[1])
+if within > 0 then redis.call('ZADD', P .. 'deadlines', now_ms() + within, id) end
 return {'ok', 'queued'}

@@ -16,7 +16,7 @@ end
 local now = math.max(now_ms(), (tonumber(redis.call('GET', P .. 'newest')) or 0) + 1)
 redis.call('SET', P .. 'newest', now)
 local flat = {'created_at', now, 'status', 'queued', 'status_reason', a.reason, 'attempt', 0, 'recoveries', 0,
-  'round', 0, 'token', '', 'worker', '', 'stop', '', 'run_ms', 0}
+  'round', 0, 'start_within_ms', a.start_within_ms, 'token', '', 'worker', '', 'stop', '', 'run_ms', 0}
 for name, value in pairs(f) do
   flat[#flat + 1] = name
   flat[#flat + 1] = value

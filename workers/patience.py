@@ -1,4 +1,4 @@
-"""Uploads that outlast a short outage of S3: hours of work are not thrown away for one refused request."""
+"""Calls that outlast a short outage of S3: hours of work are not thrown away for one lost request."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import TypeVar
 import structlog
 
 from service.store.blobs import BlobError, BlobUnavailable
-from workers.errors import StorageError
+from workers.errors import StorageError, StorageUnavailable
 
 log = structlog.get_logger(__name__)
 PATIENCE_S = 300.0
@@ -26,7 +26,7 @@ def patiently(
     while True:
         try:
             return call()
-        except BlobUnavailable as error:
+        except (BlobUnavailable, StorageUnavailable) as error:
             if time.monotonic() >= deadline:
                 raise StorageError(f"S3 did not answer for {patience_s:.0f} s: {error}") from error
             log.warning("s3_unavailable", error=str(error), pause_s=pause)
