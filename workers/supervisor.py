@@ -295,7 +295,7 @@ class Supervisor:
             status = self._store.release(
                 self._claim, "released", "The worker is shutting down: the job waits for another."
             )
-        elif code == EXIT_STOPPED:
+        elif code == EXIT_STOPPED and self._stop is None:
             status = self._store.release(self._claim, "released", "The worker's child was told to stop.")
         else:
             status = self._store.release(self._claim, "worker_lost", self._cause_of_death(code))

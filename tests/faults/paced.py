@@ -1,13 +1,16 @@
 """A job without torch: five short rounds at a steady pace, each committed. It speaks the real protocol.
 
 `metadata` of its spec says what goes wrong: `pace` seconds a round, `die_in_round` (SIGKILL in attempt 1),
-`deaf` (SIGTERM is ignored), `hang_in_round`, `exit_in_round`.
+`deaf` (SIGTERM is ignored), `hang_in_round`, `exit_in_round`, `garble_in_round`, `noise` (bytes that are no
+text), `litter` (files in the scratch folder).
 """
 
 import os
 import signal
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 from schemas.round import Checkpoint, Round
 from workers.errors import Stopped
@@ -55,6 +58,13 @@ def misbehave(order: JobOrder, number: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if wants.get("hang_in_round") == text and order.attempt == 1:
         time.sleep(3600)
+    if wants.get("garble_in_round") == text and order.attempt == 1:
+        os.write(ChildSettings.read().messages_fd, b'{"kind": "no such message"}\n')
+    if wants.get("noise"):
+        os.write(1, b"\xff\xfe not UTF-8\n" * 2000)
+    if wants.get("litter"):
+        (Path(tempfile.gettempdir()) / "left-behind").write_text("x")
+        print(f"scratch {tempfile.gettempdir()}", flush=True)
     if wants.get("exit_in_round") == text:
         sys.exit(3)
 

@@ -146,6 +146,56 @@ def test_a_child_that_hangs_is_killed_and_its_job_runs_again(settings: Settings,
         assert "no progress" in (cluster.desk.records.attempts(id, 1)[0].reason or "")
 
 
+def test_a_child_that_sends_garbage_is_ended_at_once_and_its_job_runs_again(cluster: Cluster):
+    cluster.start_worker()
+    id = cluster.desk.submit(metadata={"garble_in_round": "2"})
+
+    job = cluster.ended(id, timeout_s=30)
+
+    assert (job.status, job.attempt) == (Status.succeeded, 2)
+    assert "message" in (cluster.desk.records.attempts(id, 1)[0].reason or "")
+
+
+def test_output_that_is_no_text_does_not_hold_up_a_job(cluster: Cluster):
+    cluster.start_worker()
+    id = cluster.desk.submit(metadata={"noise": "yes"})
+
+    job = cluster.ended(id, timeout_s=30)
+
+    assert (job.status, job.attempt) == (Status.succeeded, 1)
+    assert any("not UTF-8" in line for line in cluster.desk.records.log_lines(id))
+
+
+def test_the_scratch_of_a_killed_child_is_removed(cluster: Cluster):
+    cluster.start_worker()
+    id = cluster.desk.submit(metadata={"litter": "yes", "die_in_round": "3"})
+
+    cluster.ended(id, timeout_s=30)
+
+    lines = cluster.desk.records.log_lines(id)
+    folders = {line.removeprefix("scratch ") for line in lines if line.startswith("scratch ")}
+    assert len(folders) == 2
+    assert not any(Path(folder).exists() for folder in folders)
+
+
+def test_a_worker_shuts_down_although_redis_is_away(s3_settings: Settings, tmp_path: Path):
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    server = start_valkey(folder, valkey_binary())
+    broker = for_celery(with_database(server.url, 1))
+    settings = s3_settings.model_copy(update={"redis_url": server.url, "broker_url": broker})
+    with Cluster(settings, tmp_path, **PACED) as cluster:
+        cluster.start_steward()
+        worker = cluster.start_worker()
+        id = cluster.desk.submit(metadata={"pace": "5"})
+        in_round(cluster, id, 1)
+
+        server.stop()
+        worker.send_signal(signal.SIGTERM)
+
+        worker.wait(timeout=30)
+
+
 def test_a_job_that_kills_each_worker_stops_as_poison(cluster: Cluster):
     cluster.start_worker()
     id = cluster.desk.submit(metadata={"exit_in_round": "2"}, retry={"max_recoveries": 2})
