@@ -68,7 +68,7 @@ def test_schemas_need_nothing_but_pydantic():
 
 
 def test_workers_use_the_store_and_the_foundations_of_the_service_only():
-    allowed = ("service.store", "service.settings", "service.logs")
+    allowed = ("service.store", "service.settings", "service.logs", "service.exposition")
 
     wrong = [
         (where(path), name)
