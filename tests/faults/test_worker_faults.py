@@ -193,7 +193,7 @@ def test_a_worker_shuts_down_although_redis_is_away(s3_settings: Settings, tmp_p
         server.stop()
         worker.send_signal(signal.SIGTERM)
 
-        worker.wait(timeout=30)
+        assert worker.wait(timeout=30) == 0
 
 
 def test_a_job_that_kills_each_worker_stops_as_poison(cluster: Cluster):
