@@ -28,7 +28,7 @@ _LATER_TASKS = {
 class ModelRef(Spec):
     """A folder in the layout of the Hugging Face hub: `config.json` and `*.safetensors`."""
 
-    uri: S3Prefix = Field(examples=["s3://zoo/resnet-fashion/"])
+    uri: S3Prefix = Field(examples=["s3://zoo/fashion-resnet/"])
 
 
 class DataRef(Spec):
@@ -102,7 +102,7 @@ class Retry(Spec):
 
 
 EXAMPLE: dict[str, Any] = {
-    "model": {"uri": "s3://zoo/resnet-fashion/"},
+    "model": {"uri": "s3://zoo/fashion-resnet/"},
     "data": {"uri": "s3://data/fashion-mnist/", "task": "image-classification"},
     "goal": {"sparsity": 0.8},
     "floor": {"max_drop": 0.01},
@@ -111,7 +111,7 @@ EXAMPLE: dict[str, Any] = {
     "tags": ["demo"],
 }
 ONE_SHOT_EXAMPLE: dict[str, Any] = {
-    "model": {"uri": "s3://zoo/resnet-fashion/"},
+    "model": {"uri": "s3://zoo/fashion-resnet/"},
     "data": {"uri": "s3://data/fashion-mnist/"},
     "goal": {"sparsity": 0.8},
     "floor": {"min_value": 0.0},

@@ -18,7 +18,7 @@ from schemas.job import Progress, Status, Step, StepState
 from service.settings import Settings
 from service.store.connect import UNREACHABLE
 from service.store.errors import LeaseLost
-from service.store.jobs import Claim, EventDraft, JobStore
+from service.store.jobs import Claim, EventDraft, JobStore, Order
 from workers import metrics
 from workers.messages import (
     EXIT_STOPPED,
@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 STOP_GRACE_S = 2.0
 """Between SIGTERM, answered at the next batch, and SIGKILL. Commits are atomic, so both are safe."""
 
-Order = Literal["cancel", "timeout", "drain", "lost", "stalled", "garbled"]
+Why = Literal["cancel", "timeout", "lost", "drain", "stalled", "garbled"]
 
 
 INBOX_SIZE = 10_000
@@ -89,7 +89,7 @@ class Supervisor:
         self._inbox: queue.Queue[Message | Line | Garbled] = queue.Queue(INBOX_SIZE)
         self._steps: dict[str, Step] = {}
         self._ending: DoneMessage | FailedMessage | None = None
-        self._stop: Order | None = None
+        self._stop: Why | None = None
         self._cause = ""
         self._log = log.bind(job=claim.id, attempt=claim.attempt)
 
@@ -200,8 +200,7 @@ class Supervisor:
         except UNREACHABLE as error:
             self._log.warning("heartbeat_failed", error=str(error))
             return
-        if order != "ok" and self._stop is None:
-            self._stop = order
+        self._obey(order)
         if order == "lost":
             raise LeaseLost(self._claim.id)
 
@@ -254,11 +253,18 @@ class Supervisor:
         events: tuple[EventDraft, ...] = (),
         lines: tuple[str, ...] = (),
     ) -> None:
-        self._outbox.add(
-            lambda: self._store.report(
+        def write() -> None:
+            order = self._store.report(
                 self._claim, progress=progress, steps=steps, events=events, lines=lines
             )
-        )
+            self._obey(order)
+
+        self._outbox.add(write)
+
+    def _obey(self, order: Order) -> None:
+        """Remember what the store asks for. A progress report brings it sooner than the heartbeat."""
+        if order != "ok" and self._stop is None:
+            self._stop = order
 
     def _answer(self, child: "subprocess.Popen[str]", line: str) -> None:
         assert child.stdin is not None

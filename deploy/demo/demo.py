@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from upload import upload
 
 from schemas.job import Job
 from schemas.report import ModelFigures, Report
@@ -25,11 +26,10 @@ from service.cli.output import Output
 from service.cli.results import save_page
 from service.cli.watch import exit_code, watch
 from service.dev.process import ServerError
-from service.dev.stack import DATA, ZOO, Stack
+from service.dev.stack import Stack
 
 HERE = Path(__file__).parent
 KEPT = Path(".secateur") / "demo"
-UPLOADS = ((HERE / "model", ZOO, "fashion-resnet/"), (HERE / "data", DATA, "fashion-mnist/"))
 FAST = ["data.max_train_samples=1500", "benchmark.rounds=5", "benchmark.round_seconds=0.02"]
 FAST_ITERATIVE = [*FAST, "schedule.rounds=2", "floor={max_drop: 0.2}"]
 
@@ -69,7 +69,7 @@ def run(output: Output, *, fast: bool) -> Outcome:
         output.note("Starting the service on free ports …")
         with Stack(Path(folder) / "stack", env={"SECATEUR_WORKER_SLOTS": "2"}, say=output.note) as stack:
             output.note(f"It runs at {stack.url} after {time.monotonic() - began:.0f} s.")
-            _upload(stack, output)
+            output.note(f"Uploaded to {', '.join(upload(stack.s3()))}.")
             with Client(Connection(stack.url, stack.key)) as client:
                 jobs = _run_jobs(client, output, fast=fast)
                 reports, pages = _results(client, jobs)
@@ -99,16 +99,6 @@ def failures_of(jobs: dict[str, Job], reports: dict[str, Report]) -> list[str]:
     if iterative.pruned.metric <= one_shot.pruned.metric:
         failures.append("The iterative job is not better than the one-shot job.")
     return failures
-
-
-def _upload(stack: Stack, output: Output) -> None:
-    client = stack.s3()
-    for folder, bucket, prefix in UPLOADS:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        for path in files:
-            client.upload_file(str(path), bucket, prefix + path.name)
-        total = size(sum(path.stat().st_size for path in files))
-        output.note(f"Uploaded {len(files)} files, {total}, to s3://{bucket}/{prefix}.")
 
 
 def _run_jobs(client: Client, output: Output, *, fast: bool) -> dict[str, Job]:

@@ -140,8 +140,8 @@ class JobStore:
         steps: list[Step] | None = None,
         events: tuple[EventDraft, ...] = (),
         lines: tuple[str, ...] = (),
-    ) -> None:
-        """Tell how far the job is. Raises LeaseLost."""
+    ) -> Order:
+        """Tell how far the job is, and learn whether to go on. Raises LeaseLost."""
         body = {
             "id": claim.id,
             "token": claim.token,
@@ -153,8 +153,10 @@ class JobStore:
             ],
             "lines": list(lines),
         }
-        if not self._scripts.call("report", json.dumps(body)):
+        order: Order = self._scripts.call("report", json.dumps(body))
+        if order == "lost":
             raise LeaseLost(claim.id)
+        return order
 
     def commit(self, claim: Claim, round: Round, checkpoint: Checkpoint | None) -> None:
         """Add a round; with a checkpoint, the job resumes from it. Raises LeaseLost."""

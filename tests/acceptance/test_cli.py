@@ -184,7 +184,7 @@ def test_a_submitted_job_is_listed_and_shown(cli: Cli, spec: Spec):
     assert id in cli("list").out
     shown = cli("show", id)
     assert "Waiting for a worker." in shown.out
-    assert "s3://zoo/resnet-fashion/" in shown.out
+    assert "s3://zoo/fashion-resnet/" in shown.out
 
 
 def test_with_json_stdout_holds_json_and_nothing_else(cli: Cli, spec: Spec):

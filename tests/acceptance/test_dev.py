@@ -98,6 +98,7 @@ def test_a_killed_worker_is_replaced_and_that_is_said(dev: subprocess.Popen[str]
 
 def test_nothing_outlives_a_killed_dev_for_long(dev: subprocess.Popen[str], tmp_path: Path):
     root = tmp_path / ".secateur"
+    assert "api" in alive(root)
 
     dev.kill()
 

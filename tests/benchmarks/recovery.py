@@ -10,10 +10,10 @@ from pathlib import Path
 
 import yaml
 
+from deploy.demo.upload import upload
 from schemas.job import Job, Status
 from schemas.job_spec import JobSpec
-from service.settings import Settings
-from service.store.blobs import Blobs
+from service.store.blobs import client
 from service.store.jobs import new_job_id
 from tests.benchmarks.bar import finish
 from tests.benchmarks.stage import stage
@@ -31,7 +31,7 @@ TIMINGS = {
 
 def main() -> None:
     with stage() as (settings, folder):
-        upload(settings)
+        upload(client(settings))
         with Cluster(settings, folder, **TIMINGS) as cluster:
             cluster.start_steward()
             disturbed, seconds = kill_in_round_three(cluster)
@@ -42,15 +42,6 @@ def main() -> None:
     print(f"same weights as the undisturbed run: {same}; new attempt after {seconds:.1f} s")
     held = (disturbed.status, disturbed.attempt, first, same) == (Status.succeeded, 2, [1, 1, 2, 2, 2], True)
     finish("recovery", round(seconds, 1) if held else 1e9, LIMIT_S, at_least=False)
-
-
-def upload(settings: Settings) -> None:
-    """The demo's model and data into the local S3."""
-    blobs = Blobs.connect(settings)
-    for path in (DEMO / "model").iterdir():
-        blobs.of("zoo").upload_file(path, f"fashion-resnet/{path.name}")
-    for path in (DEMO / "data").glob("*.parquet"):
-        blobs.of("data").upload_file(path, f"fashion-mnist/{path.name}")
 
 
 def submit(cluster: Cluster) -> str:

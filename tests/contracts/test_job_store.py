@@ -217,8 +217,9 @@ def test_report_shows_progress_steps_events_and_lines(desk: Desk):
     claim = desk.claim()
 
     draft = EventDraft("message", "halfway")
-    desk.store.report(claim, progress=Progress(percent=50, round=2), events=(draft,), lines=("a", "b"))
+    told = desk.store.report(claim, progress=Progress(percent=50, round=2), events=(draft,), lines=("a", "b"))
 
+    assert told == "ok"
     assert desk.job(id).progress.percent == 50
     assert desk.records.log_lines(id) == ["a", "b"]
     assert desk.records.events(id)[-1].message == "halfway"
@@ -384,6 +385,7 @@ def test_cancel_tells_a_running_job_to_stop_and_wins_over_its_success(desk: Desk
     assert desk.store.cancel(id) is Status.cancelling
     assert desk.store.cancel(id) is Status.cancelling
     assert desk.store.heartbeat(claim, 30) == "cancel"
+    assert desk.store.report(claim, lines=("x",)) == "cancel"
 
     assert desk.store.finish(claim, Status.succeeded, "done") is Status.cancelled
     assert desk.job(id).status is Status.cancelled

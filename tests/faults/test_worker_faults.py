@@ -10,6 +10,7 @@ import pytest
 from schemas.job import FailureClass, Status
 from service.dev.valkey import start_valkey
 from service.settings import Settings, for_celery, with_database
+from service.store.connect import connect
 from tests.cluster import Cluster, alive, child_of, kill
 from tests.servers import valkey_binary
 
@@ -22,6 +23,37 @@ def cluster(settings: Settings, tmp_path: Path) -> Iterator[Cluster]:
     with Cluster(settings, tmp_path, **PACED) as cluster:
         cluster.start_steward()
         yield cluster
+
+
+class OwnRedis:
+    """A cluster on a server that the test may stop and start."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._folder = folder / "redis"
+        self._folder.mkdir()
+        self.start()
+        broker = for_celery(with_database(self.server.url, 1))
+        own = settings.model_copy(update={"redis_url": self.server.url, "broker_url": broker})
+        self.cluster = Cluster(own, folder, **PACED)
+
+    def start(self) -> None:
+        """It finds what it had written before."""
+        self.server = start_valkey(self._folder, valkey_binary())
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.server.process.send_signal(signal.SIGKILL)
+        self.server.process.wait()
+        self.server.stop()  # gives up the folder
+
+
+@pytest.fixture
+def own_redis(s3_settings: Settings, tmp_path: Path) -> Iterator[OwnRedis]:
+    own = OwnRedis(s3_settings, tmp_path)
+    with own.cluster as cluster:
+        cluster.start_steward()
+        yield own
+    own.server.stop()
 
 
 def rounds_are_whole(cluster: Cluster, id: str) -> bool:
@@ -117,6 +149,20 @@ def test_cancel_ends_a_running_job_and_frees_the_worker(cluster: Cluster):
     assert cluster.ended(cluster.desk.submit()).status is Status.succeeded
 
 
+def test_cancel_is_heard_within_two_seconds_although_the_heartbeat_is_slower(
+    settings: Settings, tmp_path: Path
+):
+    with Cluster(settings, tmp_path, **PACED, SECATEUR_HEARTBEAT_SECONDS="60") as cluster:
+        cluster.start_steward()
+        cluster.start_worker()
+        id = cluster.desk.submit(metadata={"pace": "30"})
+        in_round(cluster, id, 1)
+
+        cluster.desk.store.cancel(id)
+
+        assert cluster.ended(id, timeout_s=2).status is Status.cancelled
+
+
 def test_a_stopped_worker_that_wakes_up_late_changes_nothing(cluster: Cluster):
     zombie = cluster.start_worker()
     id = cluster.desk.submit(metadata={"pace": "1"})
@@ -178,22 +224,15 @@ def test_the_scratch_of_a_killed_child_is_removed(cluster: Cluster):
     assert not any(Path(folder).exists() for folder in folders)
 
 
-def test_a_worker_shuts_down_although_redis_is_away(s3_settings: Settings, tmp_path: Path):
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    server = start_valkey(folder, valkey_binary())
-    broker = for_celery(with_database(server.url, 1))
-    settings = s3_settings.model_copy(update={"redis_url": server.url, "broker_url": broker})
-    with Cluster(settings, tmp_path, **PACED) as cluster:
-        cluster.start_steward()
-        worker = cluster.start_worker()
-        id = cluster.desk.submit(metadata={"pace": "5"})
-        in_round(cluster, id, 1)
+def test_a_worker_shuts_down_although_redis_is_away(own_redis: OwnRedis):
+    worker = own_redis.cluster.start_worker()
+    id = own_redis.cluster.desk.submit(metadata={"pace": "5"})
+    in_round(own_redis.cluster, id, 1)
 
-        server.stop()
-        worker.send_signal(signal.SIGTERM)
+    own_redis.kill()
+    worker.send_signal(signal.SIGTERM)
 
-        assert worker.wait(timeout=30) == 0
+    assert worker.wait(timeout=30) == 0
 
 
 def test_a_job_that_kills_each_worker_stops_as_poison(cluster: Cluster):
@@ -215,11 +254,9 @@ def test_wall_time_ends_a_job_that_takes_too_long(cluster: Cluster):
     assert (job.status, job.failure_class) == (Status.failed, FailureClass.timeout)
 
 
-def test_flushing_the_broker_loses_no_job(cluster: Cluster):
+def test_flushing_the_broker_loses_no_job(cluster: Cluster, redis_url: str):
     ids = [cluster.desk.submit() for _ in range(3)]
-    cluster.desk.redis.execute_command("SELECT", 1)
-    cluster.desk.redis.flushdb()
-    cluster.desk.redis.execute_command("SELECT", 0)
+    connect(with_database(redis_url, 1)).flushdb()
 
     cluster.start_worker()
 
@@ -237,25 +274,16 @@ def test_two_stewards_reap_and_ring_as_one(cluster: Cluster):
     assert second.poll() is None
 
 
-def test_an_outage_of_redis_reaps_nobody(s3_settings: Settings, tmp_path: Path):
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    server = start_valkey(folder, valkey_binary())
-    broker = for_celery(with_database(server.url, 1))
-    settings = s3_settings.model_copy(update={"redis_url": server.url, "broker_url": broker})
-    with Cluster(settings, tmp_path, **PACED) as cluster:
-        cluster.start_steward()
-        cluster.start_worker()
-        id = cluster.desk.submit(metadata={"pace": "2"})
-        in_round(cluster, id, 2)
+def test_an_outage_of_redis_reaps_nobody(own_redis: OwnRedis):
+    cluster = own_redis.cluster
+    cluster.start_worker()
+    id = cluster.desk.submit(metadata={"pace": "2"})
+    in_round(cluster, id, 2)
 
-        server.process.send_signal(signal.SIGKILL)
-        server.process.wait()
-        server.stop()  # gives up the folder
-        time.sleep(LEASE_S + 2)
-        server = start_valkey(folder, valkey_binary())
+    own_redis.kill()
+    time.sleep(LEASE_S + 2)
+    own_redis.start()
 
-        job = cluster.ended(id, timeout_s=60)
-        assert (job.status, job.attempt) == (Status.succeeded, 1)
-        assert rounds_are_whole(cluster, id)
-    server.stop()
+    job = cluster.ended(id, timeout_s=60)
+    assert (job.status, job.attempt) == (Status.succeeded, 1)
+    assert rounds_are_whole(cluster, id)

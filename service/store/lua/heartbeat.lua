@@ -2,6 +2,4 @@
 local id, token, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if not owns(id, token) then return 'lost' end
 redis.call('ZADD', P .. 'leases', now_ms() + lease_ms, id)
-local stop = get(id, 'stop')[1]
-if stop and stop ~= '' then return stop end
-return 'ok'
+return order_of(id)

@@ -108,3 +108,10 @@ local function owns(id, token)
   local j = get(id, 'token', 'status')
   return j[1] and j[1] ~= '' and j[1] == token and (j[2] == 'running' or j[2] == 'cancelling')
 end
+
+-- What the owner is to do: ok, cancel or timeout.
+local function order_of(id)
+  local stop = get(id, 'stop')[1]
+  if stop and stop ~= '' then return stop end
+  return 'ok'
+end

@@ -131,4 +131,17 @@ def test_the_watchdog_stops_what_a_killed_process_left(tmp_path: Path):
 
 
 def test_the_watchdog_goes_when_it_is_no_longer_needed(tmp_path: Path):
-    Watchdog(tmp_path).close()  # returns only when its process has ended
+    watchdog = Watchdog(tmp_path)
+    assert watchers(tmp_path) == 1
+
+    watchdog.close()
+
+    assert watchers(tmp_path) == 0
+
+
+def watchers(root: Path) -> int:
+    """Processes that watch over `root`."""
+    commands = subprocess.run(["ps", "-ww", "-eo", "args="], capture_output=True, text=True, check=True).stdout
+    return sum(
+        "service.dev.watchdog" in line and str(root.resolve()) in line for line in commands.splitlines()
+    )

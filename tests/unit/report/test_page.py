@@ -202,4 +202,4 @@ def test_shows_checksums_versions_steps_and_the_whole_spec(page):
     assert "a" * 64 in text
     assert "torch 2.14.1" in text
     assert "finetune#5 finished 12.9 s" in text
-    assert '"uri": "s3://zoo/resnet-fashion/"' in text
+    assert '"uri": "s3://zoo/fashion-resnet/"' in text
