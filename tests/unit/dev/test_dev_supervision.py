@@ -141,7 +141,8 @@ def test_the_watchdog_goes_when_it_is_no_longer_needed(tmp_path: Path):
 
 def watchers(root: Path) -> int:
     """Processes that watch over `root`."""
-    commands = subprocess.run(["ps", "-ww", "-eo", "args="], capture_output=True, text=True, check=True).stdout
+    listing = ["ps", "-ww", "-eo", "args="]
+    commands = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
     return sum(
         "service.dev.watchdog" in line and str(root.resolve()) in line for line in commands.splitlines()
     )
