@@ -1,5 +1,6 @@
 """The pruning spec: what a user asks for. Four lines are enough; the rest has defaults."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -8,7 +9,11 @@ from pydantic import ConfigDict, Field, model_validator
 from schemas.base import Metadata, S3Prefix, Spec, Tag, not_delivered
 from schemas.benchmark import BenchmarkSpec
 from schemas.fine_tune import FineTune
-from schemas.pruning import Floor, Goal, Iterative, Method, Schedule
+from schemas.goal import QUANTITIES, STRUCTURED_GOALS, Floor, Goal
+from schemas.method import Method, SemiStructured, Structured, Unstructured
+from schemas.quantize import NoQuantization, Quantize
+from schemas.round import Round
+from schemas.schedule import Iterative, Schedule, Search
 from schemas.wire import DeviceClass
 
 
@@ -51,15 +56,6 @@ class DataRef(Spec):
         if self.input_column is not None:
             return self.input_column
         return "image" if self.task is Task.image_classification else "text"
-
-
-class Quantize(Spec):
-    """Quantization after pruning."""
-
-    kind: Annotated[
-        Literal["none"],
-        not_delivered("quantize", {"int8_dynamic": "use 'none'", "int8_static": "use 'none'"}),
-    ] = "none"
 
 
 ExportFormat = Annotated[
@@ -132,14 +128,20 @@ class JobSpec(Spec):
 
     model: ModelRef
     data: DataRef
-    goal: Goal
+    recipe: Literal["auto"] | None = Field(
+        None,
+        description="auto: measure how much each layer and the whole model bear, prune channels to that "
+        "budget, fine-tune, quantize to INT8, and say why. It chooses method, goal, schedule and quantize "
+        "itself.",
+    )
+    goal: Goal | None = Field(None, description="Null: as much as the floor allows (schedule `search`).")
     floor: Floor = Field(
         default_factory=lambda: Floor(max_drop=0.01), description="Default: one point may be lost."
     )
-    method: Method = Method()
+    method: Method = Unstructured()
     schedule: Schedule = Field(default_factory=Iterative)
     fine_tune: FineTune = FineTune()
-    quantize: Quantize = Quantize()
+    quantize: Quantize = NoQuantization()
     export: tuple[ExportFormat, ...] = Field(("safetensors", "onnx"), min_length=1, max_length=2)
     benchmark: BenchmarkSpec = BenchmarkSpec()
     placement: Placement = Placement()
@@ -157,7 +159,22 @@ class JobSpec(Spec):
         for name, remedy in _LATER_FIELDS.items():
             if name in value:
                 raise ValueError(f"'{name}' is not available in this version: {remedy}")
-        return _with_default_optimizer(value)
+        return _with_default_schedule(_with_default_optimizer(value))
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "JobSpec":
+        if self.recipe is not None:
+            _refuse_choices_beside_recipe(self)
+            return self
+        if (self.goal is None) != isinstance(self.schedule, Search):
+            raise ValueError(
+                "a schedule 'search' finds the most that the floor allows and takes no goal: leave one out"
+                if self.goal is not None
+                else "give a goal, or schedule 'search' to find the most that the floor allows"
+            )
+        _refuse_goal_of_another_pattern(self)
+        _refuse_training_method_without_training(self)
+        return self
 
     @model_validator(mode="after")
     def _benchmark_needs_onnx(self) -> "JobSpec":
@@ -167,6 +184,8 @@ class JobSpec(Spec):
             raise ValueError(
                 "the benchmark runs the ONNX file: add 'onnx' to export or set benchmark.backend: none"
             )
+        if self.quantize.kind.startswith("int8") and "onnx" not in self.export:
+            raise ValueError("quantize makes an ONNX file: add 'onnx' to export")
         return self
 
     def rounds_in_all(self) -> int:
@@ -174,9 +193,39 @@ class JobSpec(Spec):
         planned = self.schedule.rounds_in_all()
         return planned if self.budget.max_rounds is None else min(planned, self.budget.max_rounds)
 
-    def sparsity_after(self, done: int) -> float:
-        """Sparsity after round `done` (1-based)."""
-        return self.schedule.sparsity_after(done, self.goal.sparsity)
+    @property
+    def quantity(self) -> str:
+        """What is counted, in words: the goal's quantity, or that of a search."""
+        if self.goal is not None:
+            return self.goal.quantity
+        return QUANTITIES["macs" if isinstance(self.method, Structured) else "sparsity"]
+
+    def goal_in_words(self) -> str:
+        """For a reader: `80 % of the weights of the pruned layers go`."""
+        if self.recipe is not None:
+            return f"recipe '{self.recipe}'"
+        if self.goal is None:
+            return f"as much of the {self.quantity} as the floor allows"
+        return f"{100 * self.goal.removed:.4g} % of the {self.quantity} go"
+
+    def removed_after(self, done: int) -> float:
+        """What is removed after round `done` (1-based), as a share of the goal's quantity.
+
+        A search decides on the way: the most that it may try.
+        """
+        if isinstance(self.schedule, Search):
+            return self.schedule.most
+        return 0.0 if self.goal is None else self.schedule.removed_after(done, self.goal.removed)
+
+    def next_share(self, rounds: Sequence[Round]) -> float | None:
+        """The share of the goal's quantity that is gone after the next round; None: the rounds are over."""
+        if len(rounds) >= self.rounds_in_all():
+            return None
+        if isinstance(self.schedule, Search):
+            held = max((one.target for one in rounds if one.held), default=0.0)
+            broken = min((one.target for one in rounds if not one.held), default=None)
+            return self.schedule.next_share(held, broken)
+        return None if any(not one.held for one in rounds) else self.removed_after(len(rounds) + 1)
 
 
 def _with_default_optimizer(value: dict[str, Any]) -> dict[str, Any]:
@@ -186,3 +235,65 @@ def _with_default_optimizer(value: dict[str, Any]) -> dict[str, Any]:
     if is_text and isinstance(fine_tune, dict) and "optimizer" not in fine_tune:
         return {**value, "fine_tune": {**fine_tune, "optimizer": {"kind": "adamw"}}}
     return value
+
+
+def _with_default_schedule(value: dict[str, Any]) -> dict[str, Any]:
+    """No goal: search. A pattern of N:M is made at once, unless the spec says otherwise."""
+    if value.get("schedule") is not None or value.get("recipe") is not None:
+        return value
+    method = value.get("method")
+    if value.get("goal") is None:
+        return {**value, "schedule": {"kind": "search"}}
+    if isinstance(method, dict) and method.get("pattern") == "semi_structured":
+        return {**value, "schedule": {"kind": "one_shot"}}
+    return value
+
+
+def _refuse_choices_beside_recipe(spec: JobSpec) -> None:
+    defaults = {"goal": None, "method": Unstructured(), "schedule": Iterative(), "quantize": NoQuantization()}
+    chosen = [name for name, default in defaults.items() if getattr(spec, name) != default]
+    if chosen:
+        raise ValueError(
+            f"recipe 'auto' chooses {', '.join(chosen)} itself: leave it out, or leave out the recipe"
+        )
+
+
+def _refuse_goal_of_another_pattern(spec: JobSpec) -> None:
+    method, goal = spec.method, spec.goal
+    if isinstance(method, SemiStructured):
+        if goal is None:
+            raise ValueError(f"a pattern of {method.n}:{method.m} has one sparsity only: give goal.sparsity")
+        if goal.name != "sparsity" or abs(goal.value - method.sparsity) > 1e-6:
+            raise ValueError(
+                f"a pattern of {method.n}:{method.m} makes {method.sparsity:g} sparsity and nothing else: "
+                f"set goal.sparsity to {method.sparsity:g}, or use pattern 'unstructured'"
+            )
+    elif isinstance(method, Structured):
+        if goal is not None and goal.name == "sparsity":
+            raise ValueError(
+                "pattern 'structured' removes channels and leaves no zeros: give goal.params, macs, size, "
+                "latency, heads or neurons (what remains), or use pattern 'unstructured'"
+            )
+        if goal is not None and goal.name in ("heads", "neurons") and goal.name not in method.units:
+            raise ValueError(f"goal '{goal.name}' needs '{goal.name}' in method.units")
+    elif goal is not None and goal.name in STRUCTURED_GOALS:
+        raise ValueError(
+            f"goal '{goal.name}' needs pattern 'structured', since a zero is still stored and multiplied: "
+            "set method.pattern, or use goal.sparsity"
+        )
+
+
+def _refuse_training_method_without_training(spec: JobSpec) -> None:
+    trains = spec.fine_tune.epochs + spec.fine_tune.final_epochs > 0
+    if spec.schedule.kind == "gradual":
+        if not isinstance(spec.method, Unstructured):
+            raise ValueError("schedule 'gradual' grows a mask of single weights: use pattern 'unstructured'")
+        if not trains:
+            raise ValueError("schedule 'gradual' prunes while it trains: set fine_tune.epochs to 1 or more")
+    if spec.method.criterion.kind == "movement" and spec.schedule.kind != "gradual":
+        raise ValueError("criterion 'movement' learns its scores while it trains: use schedule 'gradual'")
+    if spec.method.criterion.needs_data and spec.schedule.kind == "gradual":
+        raise ValueError(
+            f"schedule 'gradual' cuts every few steps, and criterion '{spec.method.criterion.kind}' would "
+            "measure the data each time: use 'magnitude' or 'movement', or schedule 'iterative'"
+        )

@@ -7,6 +7,7 @@ from pydantic import Field
 from schemas.artifact import Artifact
 from schemas.base import Resource, Timestamp
 from schemas.benchmark import BenchmarkResult
+from schemas.goal import QUANTITIES
 from schemas.job import Step
 from schemas.job_spec import JobSpec
 from schemas.round import Round
@@ -50,6 +51,38 @@ class OnnxCheck(Resource):
     matches: bool
 
 
+class GroupFigures(Resource):
+    """Units that go together in a structured job: a width of the model."""
+
+    name: str = Field(description="The layer that makes them.", examples=["layer1.0.conv1"])
+    kind: str = Field(description="channels, neurons, heads or hidden")
+    before: int
+    after: int
+    reason: str | None = Field(None, description="Why the width stayed, where it was not to be touched.")
+
+
+class Stage(Resource):
+    """The model after one kind of work on it."""
+
+    name: Literal["dense", "pruned", "quantized"]
+    metric: float
+    file: str = Field(examples=["model.int8.onnx"])
+    bytes: int
+    compressed_bytes: int
+    latency_ms: dict[str, float] = Field(
+        default_factory=dict, description="Median milliseconds by batch size, measured in turns."
+    )
+    note: str | None = None
+
+
+class Curve(Resource):
+    """The metric of one layer, or of all (`name` is `*`), cut to several shares, without fine-tuning."""
+
+    name: str
+    shares: list[float]
+    metrics: list[float]
+
+
 class Environment(Resource):
     """Where the figures were taken."""
 
@@ -78,9 +111,19 @@ class Report(Resource):
     validation_samples: int
     dense: ModelFigures
     pruned: ModelFigures
-    sparsity: float = Field(description="Of the pruned layers.")
+    quantity: str = Field(QUANTITIES["sparsity"], description="What the goal counts, in words.")
+    removed: float = Field(0.0, description="Share of that quantity that is gone.")
+    sparsity: float = Field(
+        description="Share of zeros in the pruned layers; for a structured job, of parameters that are gone."
+    )
     rounds: list[Round]
     layers: list[LayerFigures]
+    groups: list[GroupFigures] = Field(default_factory=list, description="Widths, for a structured job.")
+    stages: list[Stage] = Field(
+        default_factory=list, description="Dense, pruned, quantized, where quantized."
+    )
+    curves: list[Curve] = Field(default_factory=list, description="Measured sensitivity, where asked for.")
+    decisions: list[str] = Field(default_factory=list, description="What recipe `auto` chose, and why.")
     onnx: OnnxCheck | None = None
     benchmark: BenchmarkResult | None = None
     steps: list[Step]

@@ -13,7 +13,16 @@ class Round(Resource):
     object: Literal["round"] = "round"
     number: int = Field(ge=1)
     attempt: int
-    sparsity: float = Field(description="Share of zeros among the weights of the pruned layers.")
+    target: float = Field(0.0, description="What was to be removed, as a share of the goal's quantity.")
+    sparsity: float = Field(
+        description="Share of zeros among the weights of the pruned layers; for a structured job, the share "
+        "of the model's parameters that is gone."
+    )
+    reached: float | None = Field(
+        None, description="What is removed, as a share of the goal's quantity. Null: it is the sparsity."
+    )
+    parameters: int | None = Field(None, description="Parameters after the round (structured).")
+    macs: int | None = Field(None, description="Multiply-accumulates after the round (structured).")
     metric: float = Field(description="After fine-tuning.")
     metric_before_fine_tune: float
     loss: float | None = Field(None, description="Mean training loss of the last epoch; null: not trained.")
@@ -31,3 +40,8 @@ class Checkpoint(Resource):
     sha256: str = Field(description="Of `model.safetensors`.")
     bytes: int
     dense_metric: float
+
+
+def share_removed(round: Round) -> float:
+    """What the round removed, as a share of the goal's quantity."""
+    return round.sparsity if round.reached is None else round.reached

@@ -4,6 +4,8 @@ from itertools import islice
 
 from schemas.job import Estimate
 from schemas.job_spec import JobSpec
+from schemas.method import Unstructured
+from schemas.schedule import Search
 from schemas.wire import SERVED_BY, DeviceClass
 from service.auth import check_uris
 from service.deps import Services
@@ -65,17 +67,24 @@ def _model_warnings(uri: str, files: list[Blob]) -> list[str]:
 def _spec_warnings(spec: JobSpec) -> list[str]:
     warnings = []
     rounds = spec.rounds_in_all()
-    if rounds < spec.schedule.rounds_in_all():
-        reached = spec.sparsity_after(rounds)
+    if rounds < spec.schedule.rounds_in_all() and not isinstance(spec.schedule, Search):
+        reached = spec.removed_after(rounds)
         warnings.append(
-            f"budget.max_rounds ends the job after round {rounds}, at a sparsity of {reached:.1%}: "
-            "the goal is not reached."
+            f"budget.max_rounds ends the job after round {rounds}, with {reached:.1%} of the {spec.quantity} "
+            "gone: the goal is not reached."
         )
     if spec.fine_tune.epochs == 0 and spec.fine_tune.final_epochs == 0:
         warnings.append("fine_tune.epochs is 0: nothing is trained, so the floor may break early.")
-    if spec.method.allocation.kind == "global" and spec.goal.sparsity > 0.95:
+    if _empties_layers(spec):
         warnings.append("A global cut above 95 % can empty whole layers: consider allocation 'uniform'.")
     return warnings
+
+
+def _empties_layers(spec: JobSpec) -> bool:
+    method, goal = spec.method, spec.goal
+    if not isinstance(method, Unstructured) or goal is None or goal.sparsity is None:
+        return False
+    return goal.sparsity > 0.95 and method.allocation.kind == "global" and method.allocation.cap == 1
 
 
 def _fleet_warnings(services: Services, spec: JobSpec) -> list[str]:

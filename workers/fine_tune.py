@@ -1,22 +1,20 @@
 """Train a pruned model back to its metric; what was pruned stays zero."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import cos, isfinite, isnan, pi
+from math import isfinite, isnan
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - its name everywhere
-from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
-from schemas.fine_tune import FineTune, LrSchedule, Sgd
+from schemas.fine_tune import FineTune
 from workers.data.bundle import Bundle
 from workers.determinism import round_seed, seed_everything
 from workers.errors import DataError, ModelError, OutOfMemory
-from workers.models.loaded import Batch, LoadedModel
-from workers.pruning.layers import Choice, Layer
+from workers.models.loaded import LoadedModel
+from workers.pruning.layers import Choice
+from workers.training.average import measure_batch_norms
+from workers.training.masks import MaskUpdates
+from workers.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,13 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class FineTuneResult:
-    """`loss` is the mean of the last epoch, None if none ran; `best_metric` is None without patience."""
+    """`loss` is the mean of the last epoch, None if none ran; `best_metric` is None without patience;
+    `regrown` counts zeros that became weights, and as many weights zeros."""
 
     epochs_run: int
     loss: float | None
     best_metric: float | None
+    regrown: int = 0
 
 
 def fine_tune(
@@ -51,12 +51,16 @@ def fine_tune(
     teacher: LoadedModel | None,
     on_step: Callable[[StepInfo], None],
     evaluate_epoch: Callable[[], float] | None,
+    mask_updates: MaskUpdates | None = None,
+    after_backward: Callable[[], None] | None = None,
 ) -> FineTuneResult:
     """Train for `epochs` in round `number`, with a fresh optimizer, and leave the model in eval mode.
 
     The outcome depends on the weights, `seed` and `number` alone, so a round can be repeated. With
-    `spec.patience`, `evaluate_epoch` is asked after each epoch. `on_step` may raise Stopped. Raises DataError
-    for fewer samples than a batch, ModelError for a loss that is not finite, OutOfMemory.
+    `spec.patience`, `evaluate_epoch` is asked after each epoch, once all of `mask_updates` are made.
+    `on_step` may raise Stopped. `after_backward` sees each step's gradients before they are masked, clipped
+    and used; with fp16 they may hold infinity. Raises DataError for fewer samples than a batch, ModelError for
+    a loss that is not finite, OutOfMemory, PreflightError for hidden states that the teacher does not have.
     """
     if epochs == 0:
         return FineTuneResult(0, None, None)
@@ -66,131 +70,32 @@ def fine_tune(
             f"{spec.batch_size}: lower it or add data"
         )
     seed_everything(seed, number=number)
-    trainer = Trainer(model, choice.pruned, spec, teacher, epochs * (len(bundle.train) // spec.batch_size))
+    steps = epochs * (len(bundle.train) // spec.batch_size)
+    trainer = Trainer(
+        model, choice.pruned, spec, teacher, steps, mask_updates=mask_updates, after_backward=after_backward
+    )
     patience = _Patience(spec.patience)
+
+    def shuffle(epoch: int) -> torch.Generator:
+        return torch.Generator().manual_seed(round_seed(seed, number=number, epoch=epoch))
+
     try:
         for epoch in range(1, epochs + 1):
-            shuffle = torch.Generator().manual_seed(round_seed(seed, number=number, epoch=epoch))
-            loss = _run_epoch(trainer, bundle, shuffle, number, epoch, on_step)
-            if spec.patience is not None and evaluate_epoch is not None and patience.ends(evaluate_epoch()):
+            loss = _run_epoch(trainer, bundle, shuffle(epoch), number, epoch, on_step)
+            if spec.patience is None or evaluate_epoch is None or not trainer.has_its_zeros:
+                continue
+            if patience.ends(evaluate_epoch()):
                 break
+        _take_average(trainer, bundle, shuffle(epochs + 1))
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             f"fine-tuning does not fit on {model.device}: lower fine_tune.batch_size (now {spec.batch_size})"
         ) from error
     finally:
+        trainer.close()
         model.module.eval()
-    return FineTuneResult(epoch, loss, patience.best)
-
-
-class Trainer:
-    """A model with its optimizer, schedule and precision: what one step needs."""
-
-    def __init__(
-        self,
-        model: LoadedModel,
-        pruned: Sequence[Layer],
-        spec: FineTune,
-        teacher: LoadedModel | None,
-        steps: int,
-    ) -> None:
-        self.model = model
-        self.pruned = pruned
-        self.spec = spec
-        self.teacher = teacher
-        self.steps = steps
-        self.done = 0
-        self.parameters = [one for one in model.module.parameters() if one.requires_grad]
-        self.optimizer = optimizer_for(self.parameters, spec)
-        self.schedule = LambdaLR(self.optimizer, lambda step: lr_factor(spec.lr_schedule, step, steps))
-        self.autocast_to = mixed_precision(spec, model.device)
-        self.scaler = torch.amp.GradScaler(model.device.type, enabled=self.autocast_to is torch.float16)
-
-    def step(self, inputs: Batch, labels: Tensor) -> Tensor:
-        """Forward, backward, update; the loss, still on its device."""
-        self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            loss = self._loss(inputs, labels)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.unscale_(self.optimizer)
-        mask_gradients(self.pruned)
-        if self.spec.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.spec.max_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.done += 1
-        return loss.detach()
-
-    def _autocast(self) -> AbstractContextManager[None]:
-        return torch.autocast(
-            self.model.device.type, dtype=self.autocast_to, enabled=self.autocast_to is not None
-        )
-
-    def _loss(self, inputs: Batch, labels: Tensor) -> Tensor:
-        logits = self.model.logits(inputs)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.spec.label_smoothing)
-        if self.spec.distill is None or self.teacher is None:
-            return loss
-        with torch.no_grad():
-            wanted = self.teacher.logits(inputs)
-        weight = self.spec.distill.weight
-        return (1 - weight) * loss + weight * distillation_loss(logits, wanted, self.spec.distill.temperature)
-
-
-def mask_gradients(pruned: Sequence[Layer]) -> None:
-    """Zero the gradient wherever the weight is zero, which keeps these weights zero through the step.
-
-    A round begins with a fresh optimizer, so a pruned weight's moments start at zero and only average zero
-    gradients: SGD's momentum buffer and AdamW's first moment stay 0, and 0 / (sqrt(0) + eps) moves nothing.
-    Weight decay, coupled (wd · w in the gradient) or decoupled (w · (1 - lr · wd)), is a multiple of w = 0.
-    Clipping scales a zero gradient to zero. So the zero is the mask, and no other is stored.
-    """
-    for layer in pruned:
-        if layer.weight.grad is not None:
-            # hardshrink's backward at lambda 0 passes the gradient where |weight| > 0: one pass without a
-            # mask in memory, 0.34 ns a weight against 2.6 for `grad.mul_(weight != 0)`
-            gradient, weight = layer.weight.grad, layer.weight.detach()
-            torch.ops.aten.hardshrink_backward.grad_input(gradient, weight, 0.0, grad_input=gradient)
-
-
-def distillation_loss(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """T² · KL(teacher ‖ student) of softened scores, mean over the batch (Hinton et al. 2015, section 2)."""
-    student = F.log_softmax(logits / temperature, dim=-1)
-    target = F.log_softmax(wanted / temperature, dim=-1)
-    return F.kl_div(student, target, reduction="batchmean", log_target=True) * temperature**2
-
-
-def optimizer_for(parameters: Sequence[nn.Parameter], spec: FineTune) -> Optimizer:
-    """A fresh optimizer; biases and the weights of normalization layers (one dimension) do not decay."""
-    settings = spec.optimizer
-    groups = [
-        {"params": [one for one in parameters if one.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [one for one in parameters if one.dim() <= 1], "weight_decay": 0.0},
-    ]
-    if isinstance(settings, Sgd):
-        return SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
-    return AdamW(groups, lr=settings.lr)
-
-
-def lr_factor(schedule: LrSchedule, step: int, steps: int) -> float:
-    """What the learning rate is multiplied by at `step` (from 0) of a round of `steps`."""
-    warmup = round(schedule.warmup * steps)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    if schedule.kind == "cosine":
-        return 0.5 * (1 + cos(pi * (step - warmup) / max(1, steps - warmup)))
-    if schedule.kind == "step":
-        return 1.0 if step < steps / 2 else 0.1 if step < steps * 3 / 4 else 0.01
-    return 1.0
-
-
-def mixed_precision(spec: FineTune, device: torch.device) -> torch.dtype | None:
-    """The dtype that CUDA computes in; None: float32, always so on a CPU."""
-    if device.type != "cuda" or spec.precision == "fp32":
-        return None
-    if spec.precision == "auto":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.bfloat16 if spec.precision == "bf16" else torch.float16
+    regrown = 0 if trainer.regrowth is None else trainer.regrowth.exchanged
+    return FineTuneResult(epoch, loss, patience.best, regrown)
 
 
 class _Patience:
@@ -235,3 +140,12 @@ def _run_epoch(
         total, batches = total + loss, batches + 1
         on_step(StepInfo(epoch, trainer.done, trainer.steps, loss, lr))
     return total / batches
+
+
+def _take_average(trainer: Trainer, bundle: Bundle, shuffle: torch.Generator) -> None:
+    """End with the averaged weights, if the spec asks for them, and batch norms that fit them."""
+    if trainer.average is None or not trainer.average.apply():
+        return
+    size = trainer.spec.batch_size
+    batches = bundle.batches(bundle.train, size, device=trainer.model.device, shuffle=shuffle)
+    measure_batch_norms(trainer.model, batches)

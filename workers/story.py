@@ -8,14 +8,35 @@ from typing import Protocol
 
 from schemas.event import Level
 from schemas.job_spec import JobSpec
-from schemas.round import Checkpoint, Round
+from schemas.round import Checkpoint, Round, share_removed
+from schemas.schedule import Search
 from workers.errors import FloorBroken
 from workers.link import Link, Meter, note, step
 from workers.messages import DoneMessage, JobOrder
 
-UNITS = {"pull": 2.0, "preflight": 4.0, "baseline": 2.0, "prune": 1.0, "finetune": 6.0, "evaluate": 2.0}
+UNITS = {
+    "pull": 2.0,
+    "preflight": 4.0,
+    "baseline": 2.0,
+    "explore": 20.0,
+    "prune": 1.0,
+    "finetune": 6.0,
+    "evaluate": 2.0,
+}
 """Work of a step against others, for the progress bar. `finetune` is for one epoch."""
-CLOSING = {"export": 3.0, "benchmark": 4.0, "publish": 2.0}
+CLOSING = {"export": 3.0, "quantize": 2.0, "benchmark": 4.0, "publish": 2.0}
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What is gone from a model."""
+
+    sparsity: float
+    """Share of zeros in the pruned layers; for structured pruning, share of the parameters that are gone."""
+    reached: float | None = None
+    """Share of the goal's quantity that is gone; None: it is the sparsity."""
+    parameters: int | None = None
+    macs: int | None = None
 
 
 class Session(Protocol):
@@ -24,13 +45,16 @@ class Session(Protocol):
     def pull(self, meter: Meter) -> None: ...
     def preflight(self, meter: Meter) -> None: ...
     def baseline(self, meter: Meter) -> float: ...
+    def explore(self, dense_metric: float, floor: float, meter: Meter) -> JobSpec: ...
     def restore(self, checkpoint: Checkpoint) -> None: ...
-    def prune(self, number: int) -> float: ...
+    def prune(self, number: int, share: float, meter: Meter) -> None: ...
+    def pruned(self) -> Pruned: ...
     def fine_tune(self, number: int, epochs: int, meter: Meter) -> tuple[int, float | None]: ...
     def evaluate(self, meter: Meter) -> float: ...
     def checkpoint(self, number: int, dense_metric: float) -> Checkpoint: ...
     def rollback(self) -> None: ...
     def export(self, meter: Meter) -> None: ...
+    def quantize(self, meter: Meter) -> None: ...
     def benchmark(self, meter: Meter) -> None: ...
     def publish(self, outcome: "Outcome", meter: Meter) -> DoneMessage: ...
 
@@ -48,11 +72,6 @@ class Outcome:
         """The last round that held."""
         return max((one.number for one in self.rounds if one.held), default=0)
 
-    @property
-    def broke(self) -> bool:
-        """A round fell below the floor, so no more will be tried."""
-        return any(not one.held for one in self.rounds)
-
     def best(self) -> Round:
         """The round that is the result."""
         return next(one for one in self.rounds if one.number == self.done)
@@ -67,13 +86,13 @@ def run_job(order: JobOrder, session: Session, link: Link) -> DoneMessage:
     run = _Run(link, meter)
     with run.step("pull", UNITS["pull"], on_device=False):
         session.pull(meter)
-    if order.checkpoint is None:
-        outcome = _begin(order, session, run)
-    else:
-        outcome = _resume(order, order.checkpoint, session, run)
+    order, outcome = _open(order, session, run)
     _run_rounds(order, session, run, outcome)
     with run.step("export", CLOSING["export"]):
         session.export(meter)
+    if quantizes(order.spec):
+        with run.step("quantize", CLOSING["quantize"]):
+            session.quantize(meter)
     with run.step("benchmark", CLOSING["benchmark"]):
         session.benchmark(meter)
     with run.step("publish", CLOSING["publish"], on_device=False):
@@ -95,9 +114,32 @@ class _Run:
         self.meter.end()
 
 
-def _begin(order: JobOrder, session: Session, run: _Run) -> Outcome:
+def _open(order: JobOrder, session: Session, run: _Run) -> tuple[JobOrder, Outcome]:
+    """Check and measure the dense model, or go on after the last committed round; an order whose recipe is
+    decided, which gives the same decision each time."""
+    if order.checkpoint is not None:
+        floor = order.spec.floor.threshold(order.checkpoint.dense_metric)
+        outcome = Outcome(order.checkpoint.dense_metric, floor, list(order.rounds))
+        order = _decide(order, session, run, outcome)
+        session.restore(order.checkpoint)  # type: ignore[arg-type]
+        note(run.link, f"Going on after round {outcome.done}.")
+        return order, outcome
+    if order.spec.recipe is None:
+        _preflight(session, run)
+    outcome = _baseline(order, session, run)
+    if order.spec.recipe is not None:
+        order = _decide(order, session, run, outcome)
+        _preflight(session, run)
+    return order, outcome
+
+
+def _preflight(session: Session, run: _Run) -> None:
     with run.step("preflight", UNITS["preflight"]):
         session.preflight(run.meter)
+
+
+def _baseline(order: JobOrder, session: Session, run: _Run) -> Outcome:
+    """A search keeps the tries of an earlier attempt, none of which held; other jobs try them again."""
     with run.step("baseline", UNITS["baseline"]):
         dense = session.baseline(run.meter)
     run.meter.metric(dense)
@@ -108,35 +150,39 @@ def _begin(order: JobOrder, session: Session, run: _Run) -> Outcome:
             f"The dense model reaches {dense:.4f} on the validation split, below the floor {floor:.4f}: "
             "lower the floor, or check that model and data belong together."
         )
-    return Outcome(dense, floor)
+    return Outcome(dense, floor, list(order.rounds) if isinstance(order.spec.schedule, Search) else [])
 
 
-def _resume(order: JobOrder, checkpoint: Checkpoint, session: Session, run: _Run) -> Outcome:
-    session.restore(checkpoint)
-    note(run.link, f"Going on after round {checkpoint.round}.")
-    floor = order.spec.floor.threshold(checkpoint.dense_metric)
-    return Outcome(checkpoint.dense_metric, floor, list(order.rounds))
+def _decide(order: JobOrder, session: Session, run: _Run, outcome: Outcome) -> JobOrder:
+    if order.spec.recipe is None:
+        return order
+    with run.step("explore", UNITS["explore"]):
+        spec = session.explore(outcome.dense_metric, outcome.floor, run.meter)
+    return order.model_copy(update={"spec": spec})
 
 
 def _run_rounds(order: JobOrder, session: Session, run: _Run, outcome: Outcome) -> None:
-    """Prune and fine-tune until all rounds are done or one falls below the floor."""
-    while outcome.done < order.spec.rounds_in_all() and not outcome.broke:
-        number = outcome.done + 1
-        round = _one_round(order, session, run, number, outcome)
-        if round.held:
-            run.link.commit(round, session.checkpoint(number, outcome.dense_metric))
-        else:
-            run.link.commit(round, None)
+    """Prune and fine-tune until the spec plans no further round. Raises FloorBroken when none held."""
+    while (share := order.spec.next_share(outcome.rounds)) is not None:
+        number = len(outcome.rounds) + 1
+        round = _one_round(order, session, run, number, share, outcome)
+        checkpoint = session.checkpoint(number, outcome.dense_metric) if round.held else None
+        run.link.commit(round, checkpoint)
         outcome.rounds.append(round)
         if not round.held:
-            _fall_back(session, run, outcome, round)
+            session.rollback()
+            note(run.link, _broken(round, outcome), Level.warning)
+    if outcome.done == 0:
+        raise FloorBroken(_nothing_held(order.spec, outcome))
 
 
-def _one_round(order: JobOrder, session: Session, run: _Run, number: int, outcome: Outcome) -> Round:
+def _one_round(
+    order: JobOrder, session: Session, run: _Run, number: int, share: float, outcome: Outcome
+) -> Round:
     began = time.monotonic()
     epochs = order.spec.fine_tune.epochs_of(number, order.spec.rounds_in_all())
     with run.step(f"prune#{number}", UNITS["prune"], round=number):
-        sparsity = session.prune(number)
+        session.prune(number, share, run.meter)
         before = metric = session.evaluate(run.meter)
     loss = None
     if epochs:
@@ -145,10 +191,15 @@ def _one_round(order: JobOrder, session: Session, run: _Run, number: int, outcom
         with run.step(f"evaluate#{number}", UNITS["evaluate"], round=number):
             metric = session.evaluate(run.meter)
     run.meter.metric(metric)
+    pruned = session.pruned()
     return Round(
         number=number,
         attempt=order.attempt,
-        sparsity=sparsity,
+        target=share,
+        sparsity=pruned.sparsity,
+        reached=pruned.reached,
+        parameters=pruned.parameters,
+        macs=pruned.macs,
         metric=metric,
         metric_before_fine_tune=before,
         loss=loss,
@@ -158,26 +209,37 @@ def _one_round(order: JobOrder, session: Session, run: _Run, number: int, outcom
     )
 
 
-def _fall_back(session: Session, run: _Run, outcome: Outcome, broken: Round) -> None:
-    """Back to the last round that held. Raises FloorBroken when there is none."""
-    round = f"Round {broken.number} at {broken.sparsity:.1%} sparsity"
-    below = f"{round} reaches {broken.metric:.4f}, below the floor"
-    if outcome.done == 0:
-        raise FloorBroken(
-            f"{below} {outcome.floor:.4f}, and no earlier round held: lower goal.sparsity, raise "
-            "schedule.rounds or fine_tune.epochs, or allow more with floor."
-        )
-    session.rollback()
-    note(run.link, f"{below} {outcome.floor:.4f}: the result is round {outcome.done}.", Level.warning)
+def _broken(round: Round, outcome: Outcome) -> str:
+    below = f"Round {round.number}, with {share_removed(round):.1%} removed, reaches {round.metric:.4f}, "
+    back = f"round {outcome.done}" if outcome.done else "the dense model"
+    return f"{below}below the floor {outcome.floor:.4f}: back to {back}."
+
+
+def _nothing_held(spec: JobSpec, outcome: Outcome) -> str:
+    least = min(outcome.rounds, key=share_removed)
+    goal = spec.goal
+    gentler = "schedule.first" if goal is None else f"goal.{goal.name}"
+    verb = "lower" if goal is None or goal.name == "sparsity" else "raise"
+    return (
+        f"Round {least.number}, with {share_removed(least):.1%} removed, reaches {least.metric:.4f}, below the "
+        f"floor {outcome.floor:.4f}, and no earlier round held: {verb} {gentler}, raise schedule.rounds or "
+        "fine_tune.epochs, or allow more with floor."
+    )
 
 
 def _units(spec: JobSpec, rounds_known: int) -> tuple[float, float]:
     """All units of work of the job, and those that earlier attempts have done."""
-    opening = UNITS["preflight"] + UNITS["baseline"]
+    opening = UNITS["preflight"] + UNITS["baseline"] + (UNITS["explore"] if spec.recipe else 0.0)
     rounds = spec.rounds_in_all()
     per_round = [
         UNITS["prune"] + UNITS["evaluate"] + UNITS["finetune"] * spec.fine_tune.epochs_of(number, rounds)
         for number in range(1, rounds + 1)
     ]
-    total = UNITS["pull"] + opening + sum(per_round) + sum(CLOSING.values())
+    closing = sum(units for name, units in CLOSING.items() if name != "quantize" or quantizes(spec))
+    total = UNITS["pull"] + opening + sum(per_round) + closing
     return total, (opening + sum(per_round[:rounds_known]) if rounds_known else 0.0)
+
+
+def quantizes(spec: JobSpec) -> bool:
+    """A step `quantize` follows the export."""
+    return spec.recipe is not None or spec.quantize.kind != "none"

@@ -59,12 +59,13 @@ def whole_detail(job: Job) -> str:
 
 
 def step_detail(job: Job) -> str:
-    """`round 2/5 · sparsity 61.4% · metric 0.9031`, as far as it is known."""
+    """`round 2/5 · 61.4% gone · metric 0.9031`, as far as it is known."""
     progress = job.progress
     parts = []
     if progress.round:
         parts.append(f"round {progress.round}/{progress.rounds or job.spec.rounds_in_all()}")
-        parts.append(f"sparsity {share(job.spec.sparsity_after(progress.round))}")
+        if job.spec.goal is not None:
+            parts.append(f"{share(job.spec.removed_after(progress.round))} gone")
     if progress.metric is not None:
         parts.append(f"metric {metric(progress.metric)}")
     return " · ".join(parts)

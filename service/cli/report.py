@@ -7,6 +7,7 @@ from rich.text import Text
 
 from schemas.benchmark import BenchmarkResult
 from schemas.report import Report
+from schemas.round import share_removed
 from service.cli.figures import duration, metric, share, size, whole
 
 
@@ -16,6 +17,9 @@ def report_panel(report: Report) -> RenderableType:
     parts: list[RenderableType] = [Text(report.verdict, style=style), _models(report), _rounds(report)]
     if report.benchmark is not None:
         parts += [_latency(report.benchmark), Text(report.benchmark.note, style="dim")]
+    if report.stages:
+        parts.append(_stages(report))
+    parts += [Text(f"decided: {one}") for one in report.decisions]
     parts += [Text(f"note: {note}", style="dim") for note in report.notes]
     time = (
         f"{duration(report.seconds)} in all, {duration(report.device_seconds)} on {report.environment.device}"
@@ -29,7 +33,7 @@ def _models(report: Report) -> Table:
     table.add_row(
         report.metric_name, metric(dense.metric), f"{metric(pruned.metric)} (floor {report.floor:.4f})"
     )
-    table.add_row("sparsity of the pruned layers", "", share(report.sparsity))
+    table.add_row(f"{report.quantity} removed", "", share(report.removed))
     table.add_row("parameters", whole(dense.parameters), whole(pruned.parameters))
     table.add_row("not zero", whole(dense.nonzeros), whole(pruned.nonzeros))
     table.add_row("model.safetensors", size(dense.bytes), size(pruned.bytes))
@@ -41,11 +45,18 @@ def _models(report: Report) -> Table:
 
 
 def _rounds(report: Report) -> Table:
-    table = _table("round", "sparsity", "after the cut", "after fine-tuning", "held")
+    table = _table("round", "removed", "after the cut", "after fine-tuning", "held")
     for one in report.rounds:
         held = "yes" if one.held else "no, rolled back"
-        row = (share(one.sparsity), metric(one.metric_before_fine_tune), metric(one.metric), held)
+        row = (share(share_removed(one)), metric(one.metric_before_fine_tune), metric(one.metric), held)
         table.add_row(str(one.number), *row)
+    return table
+
+
+def _stages(report: Report) -> Table:
+    table = _table("stage", "file", report.metric_name, "size", "compressed")
+    for one in report.stages:
+        table.add_row(one.name, one.file, metric(one.metric), size(one.bytes), size(one.compressed_bytes))
     return table
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from schemas.artifact import Artifact
 from schemas.fleet import Queue, Worker
 from schemas.job import Estimate, Job, Status
+from schemas.job_spec import JobSpec
 from service.cli.figures import duration, local, metric, share, size, whole
 from service.store.api_keys import KeyInfo
 
@@ -36,13 +37,20 @@ def status_text(status: Status) -> Text:
 
 def jobs_table(jobs: Iterable[Job]) -> RenderableType:
     """One line a job."""
-    table = _table("id", "status", "done", "sparsity", "metric", "created", "tags")
+    table = _table("id", "status", "done", "goal", "metric", "created", "tags")
     for job in jobs:
         progress = f"{job.progress.percent:.0f} %"
-        sparsity = share(job.spec.goal.sparsity)
-        row = (progress, sparsity, metric(job.progress.metric), local(job.created_at))
+        goal = _goal(job.spec)
+        row = (progress, goal, metric(job.progress.metric), local(job.created_at))
         table.add_row(job.id, status_text(job.status), *row, escape(", ".join(job.tags)))
     return table if table.row_count else Text("No jobs.")
+
+
+def _goal(spec: JobSpec) -> str:
+    """`sparsity 80.0%`, or what stands for a goal."""
+    if spec.goal is not None:
+        return f"{spec.goal.name} {share(spec.goal.value)}"
+    return "auto" if spec.recipe else "search"
 
 
 def job_panel(job: Job) -> RenderableType:
@@ -55,7 +63,7 @@ def job_panel(job: Job) -> RenderableType:
         ("failure class", job.failure_class.value if job.failure_class else ""),
         ("model", spec.model.uri),
         ("data", f"{spec.data.uri} ({spec.data.task.value})"),
-        ("goal", f"sparsity {share(spec.goal.sparsity)}"),
+        ("goal", spec.goal_in_words()),
         ("floor", f"at most {floor:.4f} lost" if floor is not None else f"at least {spec.floor.min_value}"),
         ("schedule", f"{spec.schedule.kind}, {job.rounds_done} of {spec.rounds_in_all()} rounds committed"),
         ("progress", _progress(job)),

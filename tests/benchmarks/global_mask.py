@@ -17,7 +17,9 @@ import torchvision
 from torch import nn
 from torch.nn.utils import prune
 
-from schemas.pruning import GlobalAllocation, Magnitude, Method
+from schemas.allocation import GlobalAllocation
+from schemas.criteria import Magnitude
+from schemas.method import Unstructured
 from tests.benchmarks.bar import finish
 from workers.pruning.cut import cut
 from workers.pruning.layers import choose, prunable_layers
@@ -41,7 +43,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 def ours(model: nn.Module) -> float:
     """Cut in place; the threshold."""
-    choice = choose(prunable_layers(model), Method())
+    choice = choose(prunable_layers(model), Unstructured())
     result = cut(choice, Magnitude(), GlobalAllocation(), SPARSITY, seed=0, number=1)
     assert result.threshold is not None
     return result.threshold

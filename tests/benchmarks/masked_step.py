@@ -15,14 +15,17 @@ import torch.nn.functional as F  # noqa: N812 - its name everywhere
 import torchvision
 from torch import Tensor, nn
 
+from schemas.allocation import GlobalAllocation
+from schemas.criteria import Magnitude
 from schemas.fine_tune import FineTune
 from schemas.job_spec import Task
-from schemas.pruning import GlobalAllocation, Magnitude, Method
+from schemas.method import Unstructured
 from tests.benchmarks.bar import finish
-from workers.fine_tune import Trainer, optimizer_for
 from workers.models.loaded import LoadedModel
 from workers.pruning.cut import cut, zeros_of
 from workers.pruning.layers import Choice, choose, prunable_layers
+from workers.training.optimizer import optimizer_for
+from workers.training.trainer import Trainer
 
 MAX_RATIO = 1.03
 BATCH_SIZE = 64
@@ -34,7 +37,7 @@ def pruned_model() -> tuple[nn.Module, Choice]:
     """A ResNet-18 cut to 80 %, in training mode."""
     torch.manual_seed(0)
     module = torchvision.models.resnet18(num_classes=CLASSES)
-    choice = choose(prunable_layers(module), Method())
+    choice = choose(prunable_layers(module), Unstructured())
     cut(choice, Magnitude(), GlobalAllocation(), 0.8, seed=0, number=1)
     return module.train(), choice
 

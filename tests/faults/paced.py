@@ -80,7 +80,7 @@ def round_of(order: JobOrder, number: int) -> Round:
     return Round(
         number=number,
         attempt=order.attempt,
-        sparsity=order.spec.sparsity_after(number),
+        sparsity=order.spec.removed_after(number),
         metric=0.9,
         metric_before_fine_tune=0.8,
         epochs=1,

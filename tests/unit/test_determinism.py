@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from schemas.fine_tune import FineTune, Sgd
-from schemas.pruning import GlobalAllocation, Magnitude, Method
+from schemas.allocation import GlobalAllocation
+from schemas.criteria import Magnitude
+from schemas.method import Unstructured
 from tests.unit.pruning.small import loaded, small_bundle, small_module
 from workers.determinism import round_seed, seed_everything
 from workers.fine_tune import fine_tune
@@ -21,7 +23,7 @@ def run_rounds(state: dict[str, Tensor], numbers: range, seed: int = 0) -> dict[
     """Prune and fine-tune rounds `numbers` from the weights in `state`; the weights afterwards."""
     model, bundle = loaded(small_module(seed=99)), small_bundle()
     model.module.load_state_dict(state)
-    choice = choose(prunable_layers(model.module), Method())
+    choice = choose(prunable_layers(model.module), Unstructured())
     spec = FineTune(batch_size=16, optimizer=Sgd(lr=0.05))
     for number in numbers:
         cut(choice, Magnitude(), GlobalAllocation(), ROUNDS[number - 1], seed=seed, number=number)

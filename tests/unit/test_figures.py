@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from schemas.pruning import GlobalAllocation, Magnitude, Method
+from schemas.allocation import GlobalAllocation
+from schemas.criteria import Magnitude
+from schemas.method import Unstructured
 from tests.unit.pruning.small import loaded, small_module
 from workers.figures import gzip_bytes, layer_figures, macs_of, model_figures
 from workers.pruning.cut import cut
@@ -82,7 +84,7 @@ def test_compressed_size_is_that_of_gzip_at_level_6(tmp_path: Path):
 
 def test_model_figures_shrink_with_the_cut_only_where_they_should(tmp_path: Path):
     model = loaded(small_module())
-    choice = choose(prunable_layers(model.module), Method())
+    choice = choose(prunable_layers(model.module), Unstructured())
     figures = []
     for sparsity in (0.0001, 0.8):
         cut(choice, Magnitude(), GlobalAllocation(), sparsity, seed=0, number=1)
@@ -102,7 +104,7 @@ def test_model_figures_shrink_with_the_cut_only_where_they_should(tmp_path: Path
 
 def test_layer_figures_say_what_was_left_dense_and_why():
     module = small_module()
-    choice = choose(prunable_layers(module), Method(exclude=("8",)))
+    choice = choose(prunable_layers(module), Unstructured(exclude=("8",)))
     with torch.no_grad():
         module[3].weight[:6] = 0
 

@@ -6,23 +6,19 @@ import pytest
 import torch
 from torch import nn
 
+from schemas.allocation import GlobalAllocation
+from schemas.criteria import Magnitude
 from schemas.fine_tune import AdamW, Distill, FineTune, LrSchedule, Sgd
-from schemas.pruning import GlobalAllocation, Magnitude, Method
+from schemas.method import Unstructured
 from tests.unit.pruning.small import loaded, small_bundle, small_module
 from workers.errors import DataError, ModelError, OutOfMemory, Stopped
 from workers.evaluate import accuracy
-from workers.fine_tune import (
-    FineTuneResult,
-    StepInfo,
-    distillation_loss,
-    fine_tune,
-    lr_factor,
-    mixed_precision,
-    optimizer_for,
-)
+from workers.fine_tune import FineTuneResult, StepInfo, fine_tune
 from workers.models.loaded import LoadedModel
 from workers.pruning.cut import cut
 from workers.pruning.layers import Choice, choose, prunable_layers
+from workers.training.distill import distillation_loss
+from workers.training.optimizer import lr_factor, mixed_precision, optimizer_for
 
 BATCH = 16
 STEPS = 96 // BATCH
@@ -30,7 +26,7 @@ STEPS = 96 // BATCH
 
 def pruned_model(sparsity: float = 0.6) -> tuple[LoadedModel, Choice]:
     model = loaded(small_module())
-    choice = choose(prunable_layers(model.module), Method())
+    choice = choose(prunable_layers(model.module), Unstructured())
     cut(choice, Magnitude(), GlobalAllocation(), sparsity, seed=0, number=1)
     return model, choice
 
@@ -69,7 +65,7 @@ def test_zeros_of_layers_left_dense_may_grow():
     with torch.no_grad():
         model.module[8].weight.zero_()
 
-    train(model, choose(prunable_layers(model.module), Method(exclude=("8",))))
+    train(model, choose(prunable_layers(model.module), Unstructured(exclude=("8",))))
 
     assert (model.module[8].weight != 0).all()
 

@@ -52,7 +52,7 @@ def test_a_spec_cannot_be_changed():
         spec().seed = 3  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("missing", list(LEAST))
+@pytest.mark.parametrize("missing", ["model", "data"])
 def test_refuses_a_spec_without_what_it_needs(missing: str):
     rest = {name: value for name, value in LEAST.items() if name != missing}
 
@@ -149,8 +149,6 @@ def test_refuses_an_unknown_field_at_every_level(place: str):
 NOT_YET = [
     ({"webhook": {"url": "https://example.org"}}, "event stream"),
     ({"retention": {"days": 3}}, "DELETE /v1/jobs"),
-    ({"quantize": {"kind": "int8_dynamic"}}, "use 'none'"),
-    ({"quantize": {"kind": "int8_static"}}, "use 'none'"),
     ({"export": ["safetensors", "tensorrt"]}, "'onnx'"),
     ({"export": ["torch_export"]}, "'safetensors'"),
     ({"benchmark": {"backend": "tensorrt"}}, "use 'onnxruntime'"),
@@ -215,3 +213,55 @@ def test_a_patch_changes_tags_and_priority_only(patch: dict[str, Any]):
 
     with pytest.raises(ValidationError):
         JobPatch.model_validate(patch)
+
+
+STRUCTURED = {"pattern": "structured"}
+TWO_OF_FOUR = {"pattern": "semi_structured"}
+AGREE = [
+    ({"goal": {"macs": 0.5}}, "needs pattern 'structured'"),
+    ({"goal": {"sparsity": 0.5}, "method": STRUCTURED}, "give goal.params, macs"),
+    ({"goal": {"heads": 0.5}, "method": {**STRUCTURED, "units": ["channels"]}}, "'heads' in method.units"),
+    ({"goal": {"sparsity": 0.7}, "method": TWO_OF_FOUR}, "set goal.sparsity to 0.5"),
+    ({"goal": None, "method": TWO_OF_FOUR}, "one sparsity only"),
+    ({"schedule": {"kind": "search"}}, "takes no goal"),
+    ({"goal": None, "schedule": {"kind": "iterative"}}, "give a goal, or schedule 'search'"),
+    ({"recipe": "auto"}, "recipe 'auto' chooses goal itself"),
+    ({"recipe": "auto", "goal": None, "method": TWO_OF_FOUR}, "chooses method itself"),
+    ({"schedule": {"kind": "gradual"}, "fine_tune": {"epochs": 0}}, "set fine_tune.epochs"),
+    ({"schedule": {"kind": "gradual"}, "method": {"criterion": {"kind": "taylor"}}}, "'iterative'"),
+    ({"method": {"criterion": {"kind": "movement"}}}, "use schedule 'gradual'"),
+    (
+        {"quantize": {"kind": "int8_static"}, "export": ["safetensors"], "benchmark": {"backend": "none"}},
+        "add 'onnx' to export",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "remedy"), AGREE)
+def test_refuses_parts_that_do_not_agree_with_a_remedy(change: dict[str, Any], remedy: str):
+    assert remedy in next(iter(refusals({**LEAST, **change}).values()))
+
+
+def test_no_goal_means_a_search_for_the_most_that_the_floor_allows():
+    made = spec(goal=None)
+
+    assert made.schedule.kind == "search"
+    assert made.next_share([]) == 0.5
+    assert "as the floor allows" in made.goal_in_words()
+
+
+def test_a_pattern_of_n_of_m_is_made_at_once_by_default():
+    made = spec(goal={"sparsity": 0.5}, method=TWO_OF_FOUR)
+
+    assert made.schedule.kind == "one_shot"
+    assert made.next_share([]) == 0.5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"recipe": "auto", "goal": None}, {"goal": None}, {"goal": {"macs": 0.5}, "method": STRUCTURED}],
+)
+def test_a_spec_with_what_was_filled_in_is_the_same_spec(change: dict[str, Any]):
+    made = spec(**change)
+
+    assert JobSpec.model_validate(made.model_dump(mode="json")) == made

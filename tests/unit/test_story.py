@@ -10,7 +10,7 @@ from tests.memory_link import MemoryLink
 from workers.errors import FloorBroken, Stopped
 from workers.link import Meter
 from workers.messages import DoneMessage, JobOrder
-from workers.story import Outcome, run_job
+from workers.story import Outcome, Pruned, run_job
 
 
 class MemorySession:
@@ -20,6 +20,7 @@ class MemorySession:
         self._metrics = [dense, *metrics]
         self._tuned = 0
         self.calls: list[str] = []
+        self.shares: list[float] = []
 
     def pull(self, meter: Meter) -> None:
         self.calls.append("pull")
@@ -34,9 +35,17 @@ class MemorySession:
         self.calls.append(f"restore {checkpoint.round}")
         self._tuned = checkpoint.round
 
-    def prune(self, number: int) -> float:
+    def explore(self, dense_metric: float, floor: float, meter: Meter) -> JobSpec:
+        self.calls.append("explore")
+        return spec(**THREE, quantize={"kind": "int8_dynamic"})
+
+    def prune(self, number: int, share: float, meter: Meter) -> None:
         self.calls.append(f"prune {number}")
-        return number / 10
+        self._share = share
+        self.shares.append(share)
+
+    def pruned(self) -> Pruned:
+        return Pruned(sparsity=self._share)
 
     def fine_tune(self, number: int, epochs: int, meter: Meter) -> tuple[int, float | None]:
         self.calls.append(f"fine_tune {number} for {epochs}")
@@ -54,6 +63,9 @@ class MemorySession:
 
     def export(self, meter: Meter) -> None:
         self.calls.append("export")
+
+    def quantize(self, meter: Meter) -> None:
+        self.calls.append("quantize")
 
     def benchmark(self, meter: Meter) -> None:
         self.calls.append("benchmark")
@@ -140,6 +152,71 @@ def test_a_lost_worker_does_not_try_again_a_round_that_broke_the_floor():
 
     assert done.reason == "round 1"
     assert link.committed() == []
+
+
+SEARCH = {
+    "goal": None,
+    "schedule": {"kind": "search", "first": 0.5, "most": 0.9, "resolution": 0.1, "rounds": 6},
+    "floor": {"max_drop": 0.01},
+}
+
+
+def test_a_search_goes_back_after_each_try_that_broke_and_ends_at_the_most_that_held():
+    link, session = MemoryLink(), MemorySession([0.91, 0.5, 0.905, 0.4])
+
+    done = run_job(order(spec(**SEARCH)), session, link)
+
+    assert session.shares == [0.5, 0.75, 0.625, 0.6875]
+    assert done.reason == "round 3"
+    assert link.committed() == [(1, True), (2, False), (3, True), (4, False)]
+    assert session.calls.count("rollback") == 2
+
+
+def test_a_search_whose_first_try_breaks_tries_less():
+    link, session = MemoryLink(), MemorySession([0.5, 0.905, 0.4, 0.4])
+
+    done = run_job(order(spec(**SEARCH)), session, link)
+
+    assert session.shares[:3] == [0.5, 0.25, 0.375]
+    assert done.reason == "round 2"
+
+
+def test_a_search_goes_on_with_the_tries_of_a_lost_worker():
+    tried = [
+        round_of(1).model_copy(update={"target": 0.5}),
+        round_of(2, held=False).model_copy(update={"target": 0.75}),
+    ]
+    session = MemorySession([0.91, 0.5, 0.5, 0.91])
+
+    run_job(
+        order(spec(**SEARCH), checkpoint=checkpoint_of(1), rounds=tried, attempt=2), session, MemoryLink()
+    )
+
+    assert session.shares == [0.625, 0.5625]
+
+
+def test_a_search_where_nothing_held_fails_with_the_remedy():
+    with pytest.raises(FloorBroken, match=r"lower schedule\.first"):
+        run_job(order(spec(**SEARCH)), MemorySession([0.1] * 6), MemoryLink())
+
+
+def test_the_recipe_auto_is_decided_on_the_dense_model_before_anything_is_restored():
+    session = MemorySession([0.91] * 3)
+
+    run_job(
+        order(
+            spec(goal=None, schedule={"kind": "iterative"}, recipe="auto"),
+            checkpoint=checkpoint_of(1),
+            rounds=[round_of(1)],
+            attempt=2,
+        ),
+        session,
+        MemoryLink(),
+    )
+
+    assert session.calls[:3] == ["pull", "explore", "restore 1"]
+    assert "prune 3" in session.calls
+    assert "quantize" in session.calls
 
 
 def test_zero_epochs_mean_no_fine_tuning():

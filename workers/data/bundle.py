@@ -32,6 +32,8 @@ class Bundle:
     train: Split
     validation: Split
     transform: Transform
+    calibration: Split | None = None
+    """Samples to measure by before a cut, where the data has a split for them."""
 
     def batches(
         self, split: Split, size: int, *, device: torch.device, shuffle: torch.Generator | None = None

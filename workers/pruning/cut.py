@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from schemas.pruning import Allocation, Criterion, UniformAllocation
+from schemas.allocation import Allocation, UniformAllocation
+from schemas.criteria import Criterion
 from workers.pruning.layers import Choice, Layer
 from workers.pruning.scores import score_for
 from workers.pruning.threshold import Scored, flat_weights, kth_smallest, zero_smallest

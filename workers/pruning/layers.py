@@ -7,7 +7,8 @@ from fnmatch import fnmatchcase
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from schemas.pruning import Method, UniformAllocation
+from schemas.allocation import UniformAllocation
+from schemas.method import Method
 from workers.errors import PreflightError
 
 PRUNABLE = (

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from schemas.pruning import Criterion, Magnitude
+from schemas.criteria import Criterion, Magnitude
 
 Score = Callable[[Tensor, int, Tensor], None]
 """Write the scores of `weights` [n], which begin at element `start` of their layer, into `out` [n] float."""

@@ -1,17 +1,23 @@
 """The two charts of a report."""
 
+from collections.abc import Sequence
+
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from schemas.benchmark import BenchmarkResult, Comparison, Verdict
-from schemas.report import Report
+from schemas.report import Curve, Report
+from schemas.round import share_removed
 from workers.report.format import percent
 from workers.report.svg import ACCENT, BAD, BAND, INK, MUTED, chart_style, to_svg
 
 _WIDTH = 5.0
 """Inches: narrow, so that the text stays readable when a phone shrinks the chart."""
+
+_NAMED_CURVES = 5
+"""Of a hundred layers a reader wants to know the few that bear least."""
 
 _FARTHEST_FLOOR = 2.0
 """Times the range of the metrics: a floor farther below would flatten the curve, so it is only named."""
@@ -25,7 +31,7 @@ def curve_chart(report: Report) -> Markup:
         axes = figure.subplots()
         _draw_rounds(axes, report)
         _draw_floor(axes, report)
-        axes.set_xlabel("zeros in the pruned layers (%)")
+        axes.set_xlabel(f"{report.quantity} removed (%)")
         axes.set_ylabel(f"{report.metric_name} (%)")
         axes.margins(x=0.05, y=0.12)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=9)
@@ -35,18 +41,20 @@ def curve_chart(report: Report) -> Markup:
 def curve_text(report: Report) -> str:
     """What the curve shows, for those who do not see it."""
     steps = "; ".join(
-        f"round {each.number}: {percent(each.sparsity, 1)} zeros, {percent(each.metric)}"
+        f"round {each.number}: {percent(share_removed(each), 1)} removed, {percent(each.metric)}"
         f"{'' if each.held else ', below the floor'}"
         for each in report.rounds
     )
     dense = percent(report.dense.metric)
-    return f"{report.metric_name} by sparsity. Dense: {dense}. Floor: {percent(report.floor)}. {steps}"
+    head = f"{report.metric_name} by {report.quantity} removed."
+    return f"{head} Dense: {dense}. Floor: {percent(report.floor)}. {steps}"
 
 
 def _draw_rounds(axes: Axes, report: Report) -> None:
     held = [(0.0, report.dense.metric * 100)]
-    held += [(each.sparsity * 100, each.metric * 100) for each in report.rounds if each.held]
-    broken = [(each.sparsity * 100, each.metric * 100) for each in report.rounds if not each.held]
+    held += [(share_removed(each) * 100, each.metric * 100) for each in report.rounds if each.held]
+    broken = [(share_removed(each) * 100, each.metric * 100) for each in report.rounds if not each.held]
+    held.sort()
     axes.plot(*zip(*held, strict=True), color=ACCENT, marker="o", markersize=5, linewidth=1.8, label="rounds")
     axes.plot(*held[0], color=INK, marker="D", markersize=7, linestyle="none", label="dense model")
     if broken:
@@ -122,3 +130,37 @@ def _speed_limits(rows: list[Comparison]) -> tuple[float, float]:
     high = max(max(each.speedup_high, 1 + each.noise) for each in rows)
     margin = 0.05 * (high - low)
     return min(low - margin, 0.9), max(high + margin, 1.1)
+
+
+def sensitivity_chart(curves: Sequence[Curve], metric_name: str) -> Markup:
+    """The metric of one layer cut alone, at each share; the layers that bear least in colour."""
+    name = "sensitivity"
+    with chart_style(name):
+        figure = Figure(figsize=(_WIDTH, 3.1), layout="constrained")
+        axes = figure.subplots()
+        weakest = sorted(curves, key=lambda curve: curve.metrics[-1])[:_NAMED_CURVES]
+        for curve in curves:
+            named = curve in weakest
+            xs, ys = [100 * share for share in curve.shares], [100 * metric for metric in curve.metrics]
+            axes.plot(
+                xs,
+                ys,
+                color=None if named else BAND,
+                linewidth=1.8 if named else 1.0,
+                marker="o" if named else None,
+                markersize=4,
+                label="all together" if curve.name == "*" else curve.name if named else None,
+                zorder=2 if named else 1,
+            )
+        axes.set_xlabel("of its weights removed (%)")
+        axes.set_ylabel(f"{metric_name} (%)")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1, fontsize=8)
+        return to_svg(figure, name, sensitivity_text(curves))
+
+
+def sensitivity_text(curves: Sequence[Curve]) -> str:
+    """What the chart shows, for those who do not see it."""
+    parts = (
+        f"{curve.name}: {percent(curve.metrics[-1])} at {percent(curve.shares[-1], 0)}" for curve in curves
+    )
+    return "Metric of each layer cut alone. " + "; ".join(parts)

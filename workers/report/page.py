@@ -7,8 +7,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from schemas.benchmark import Verdict
 from schemas.report import Report
+from schemas.round import share_removed
 from workers.report import format as figures
-from workers.report.charts import curve_chart, speed_chart
+from workers.report.charts import curve_chart, sensitivity_chart, speed_chart
+from workers.report.verdict import is_removed
 
 _WORDS = {
     Verdict.faster: "faster",
@@ -42,6 +44,9 @@ def render_html(report: Report) -> str:
             report=report,
             figures=list(_rows(report)),
             curve=curve_chart(report),
+            sensitivity=sensitivity_chart(report.curves, report.metric_name) if report.curves else None,
+            is_removed=is_removed,
+            share_removed=share_removed,
             speed=speed_chart(report.benchmark) if report.benchmark else None,
             pruned_layers=sum(layer.pruned for layer in report.layers),
             share=lambda seconds: 100 * (seconds or 0.0) / report.seconds if report.seconds else 0.0,

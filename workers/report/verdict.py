@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from schemas.benchmark import BenchmarkResult, Verdict
-from schemas.round import Round
+from schemas.goal import QUANTITIES
+from schemas.report import Stage
+from schemas.round import Round, share_removed
 from workers.report.format import percent, points
 
 _SPEED = {
@@ -16,36 +18,52 @@ _SPEED = {
 
 def verdict_sentence(
     *,
-    goal: float,
+    goal: float | None,
+    quantity: str,
     reached: bool,
-    sparsity: float,
+    removed: float,
     metric_name: str,
     dense_metric: float,
     pruned_metric: float,
     floor: float,
     rounds: Sequence[Round],
     benchmark: BenchmarkResult | None,
+    stages: Sequence[Stage] = (),
 ) -> str:
-    """The headline of a report: sparsity, metric against the floor, measured speed; all shares in 0..1."""
+    """The headline of a report: what went, the metric against the floor, the measured speed; shares in 0..1.
+
+    `goal` and `removed` are shares of `quantity`; without a goal the job searched for the most.
+    """
     change = points(pruned_metric - dense_metric)
     metric = (
         f"{metric_name} {percent(dense_metric)} dense, {percent(pruned_metric)} pruned ({change}; "
         f"floor {percent(floor)})"
     )
-    if reached:
-        head = f"Goal reached: {percent(sparsity, 1)} of the weights of the pruned layers are zero"
+    what = f"{percent(removed, 1)} of the {quantity} {is_removed(quantity)}"
+    if goal is None:
+        head = f"The most that the floor allows: {what}"
+    elif reached:
+        head = f"Goal reached: {what}"
     else:
-        head = (
-            f"Goal of {percent(goal, 1)} sparsity not reached, because {_why(rounds)}: the result has "
-            f"{percent(sparsity, 1)} zeros in the pruned layers"
-        )
-    return f"{head}; {metric}; {_speed(benchmark)}."
+        head = f"Goal of {percent(goal, 1)} not reached, because {_why(rounds)}: {what}"
+    return "; ".join([head, metric, *_quantized(stages), f"{_speed(benchmark)}."])
+
+
+def is_removed(quantity: str) -> str:
+    """What happens to it: weights become zero, all else goes."""
+    if quantity == QUANTITIES["sparsity"]:
+        return "are zero"
+    return "is gone" if quantity == QUANTITIES["latency"] else "are gone"
+
+
+def _quantized(stages: Sequence[Stage]) -> list[str]:
+    return [f"{percent(stage.metric)} quantized" for stage in stages if stage.name == "quantized"]
 
 
 def _why(rounds: Sequence[Round]) -> str:
     broken = [each for each in rounds if not each.held]
     if broken:
-        return f"round {broken[0].number} at {percent(broken[0].sparsity, 1)} fell below the floor"
+        return f"round {broken[0].number} at {percent(share_removed(broken[0]), 1)} fell below the floor"
     return "the budget allows no more rounds"
 
 

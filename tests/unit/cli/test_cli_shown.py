@@ -46,7 +46,7 @@ SUMMARY |= {"verdicts": {"1": "no_difference"}}
 def test_the_bars_tell_round_sparsity_metric_and_time_to_go():
     running = job(progress=PROGRESS)
 
-    assert step_detail(running) == "round 2/5 · sparsity 62.7% · metric 0.9031"
+    assert step_detail(running) == "round 2/5 · 62.7% gone · metric 0.9031"
     assert whole_detail(running) == "1:20 to go"
 
 
@@ -80,7 +80,7 @@ def test_with_many_jobs_each_has_one_line():
 def test_a_job_is_shown_with_reason_goal_floor_and_result():
     text = shown(job_panel(job(Status.succeeded, status_reason="Goal [reached].", summary=SUMMARY)))
 
-    for part in ("Goal [reached].", "sparsity 80.0%", "at most 0.0100 lost"):
+    for part in ("Goal [reached].", "80 % of the weights of the pruned layers go", "at most 0.0100 lost"):
         assert part in text
     for part in ("0.9000", "1.0 kB", "yes", "1: no difference"):
         assert part in text

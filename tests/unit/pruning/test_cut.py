@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.nn.utils import prune
 
-from schemas.pruning import GlobalAllocation, Magnitude, Method, Random, UniformAllocation
+from schemas.allocation import GlobalAllocation, UniformAllocation
+from schemas.criteria import Magnitude, Random
+from schemas.method import Unstructured
 from tests.unit.pruning.small import small_module
 from workers.pruning.cut import cut, zeros_of
 from workers.pruning.layers import choose, prunable_layers
@@ -14,7 +16,7 @@ UNIFORM = UniformAllocation(keep_first_and_last=False)
 
 
 def chosen(module=None, **method):
-    return choose(prunable_layers(module or small_module()), Method(**method))
+    return choose(prunable_layers(module or small_module()), Unstructured(**method))
 
 
 @pytest.mark.parametrize("criterion", [Magnitude(norm=1), Magnitude(norm=2), Random()])

@@ -5,7 +5,8 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from transformers.pytorch_utils import Conv1D
 
-from schemas.pruning import Method, UniformAllocation
+from schemas.allocation import UniformAllocation
+from schemas.method import Unstructured
 from tests.unit.pruning.small import small_module
 from workers.errors import PreflightError
 from workers.pruning.layers import choose, packed_attention, prunable_layers
@@ -43,14 +44,14 @@ def test_leaves_out_a_weight_that_is_computed_from_others():
 
 
 def test_exclude_wins_over_include():
-    choice = choose(prunable_layers(small_module()), Method(include=("0", "8"), exclude=("8",)))
+    choice = choose(prunable_layers(small_module()), Unstructured(include=("0", "8"), exclude=("8",)))
 
     assert [layer.name for layer in choice.pruned] == ["0"]
     assert choice.reasons == {"3": "not matched by method.include", "8": "excluded by '8'"}
 
 
 def test_uniform_allocation_keeps_the_first_and_the_last_layer_dense():
-    choice = choose(prunable_layers(small_module()), Method(allocation=UniformAllocation()))
+    choice = choose(prunable_layers(small_module()), Unstructured(allocation=UniformAllocation()))
 
     assert [layer.name for layer in choice.pruned] == ["3"]
     assert choice.reasons["0"] == "first layer, kept dense by uniform allocation"
@@ -59,7 +60,7 @@ def test_uniform_allocation_keeps_the_first_and_the_last_layer_dense():
 def test_uniform_allocation_prunes_all_layers_when_asked():
     allocation = UniformAllocation(keep_first_and_last=False)
 
-    choice = choose(prunable_layers(small_module()), Method(allocation=allocation))
+    choice = choose(prunable_layers(small_module()), Unstructured(allocation=allocation))
 
     assert len(choice.pruned) == 3
 
@@ -76,12 +77,12 @@ def test_refuses_to_prune_nothing():
     layers = prunable_layers(small_module())
 
     with pytest.raises(PreflightError, match="no layer is left to prune"):
-        choose(layers, Method(exclude=("*",)))
+        choose(layers, Unstructured(exclude=("*",)))
 
 
 def test_refuses_a_model_without_prunable_layers():
     with pytest.raises(PreflightError, match="no linear or convolution layer"):
-        choose(prunable_layers(nn.ReLU()), Method())
+        choose(prunable_layers(nn.ReLU()), Unstructured())
 
 
 def test_names_attention_whose_packed_weights_stay_dense():

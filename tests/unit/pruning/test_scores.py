@@ -2,7 +2,7 @@
 
 import torch
 
-from schemas.pruning import Magnitude, Random
+from schemas.criteria import Magnitude, Random
 from workers.pruning.scores import BLOCK, score_for
 
 

@@ -170,6 +170,7 @@ def sample_report(**changes: Any) -> Report:
             effective_macs=4_871_330,
         ),
         "sparsity": 0.8,
+        "removed": 0.8,
         "rounds": sample_rounds(),
         "layers": sample_layers(),
         "onnx": OnnxCheck(
@@ -196,9 +197,10 @@ def sample_report(**changes: Any) -> Report:
 
 def _verdict(fields: dict[str, Any]) -> str:
     return verdict_sentence(
-        goal=fields["spec"].goal.sparsity,
+        goal=fields["spec"].goal.removed,
+        quantity=fields["spec"].quantity,
         reached=fields["goal_reached"],
-        sparsity=fields["sparsity"],
+        removed=fields["removed"],
         metric_name=fields["metric_name"],
         dense_metric=fields["dense"].metric,
         pruned_metric=fields["pruned"].metric,

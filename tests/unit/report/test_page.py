@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from schemas.benchmark import Verdict
-from schemas.report import LayerFigures
+from schemas.report import Curve, GroupFigures, LayerFigures, Stage
 from tests.unit.report.sample import (
     FLOOR,
     sample_benchmark,
@@ -108,7 +108,7 @@ def test_charts_and_tables_speak_to_screen_readers(page):
 
     labels = [value for tag, name, value in outline.attributes if tag == "svg" and name == "aria-label"]
     assert len(labels) == 2
-    assert "round 5: 80.0 % zeros, 91.16 %" in labels[0]
+    assert "round 5: 80.0 % removed, 91.16 %" in labels[0]
     assert "Batch 32: no difference" in labels[1]
     assert outline.tags.count("caption") == outline.tags.count("table") == 6
 
@@ -203,3 +203,47 @@ def test_shows_checksums_versions_steps_and_the_whole_spec(page):
     assert "torch 2.14.1" in text
     assert "finetune#5 finished 12.9 s" in text
     assert '"uri": "s3://zoo/fashion-resnet/"' in text
+
+
+def test_shows_widths_stages_sensitivity_and_decisions_where_a_job_has_them():
+    report = sample_report(
+        groups=[
+            GroupFigures(name="layer1.conv1", kind="channels", before=64, after=32),
+            GroupFigures(name="fc", kind="neurons", before=10, after=10, reason=HOSTILE),
+        ],
+        stages=[
+            Stage(
+                name="quantized",
+                metric=0.9052,
+                file="model.int8.onnx",
+                bytes=712_000,
+                compressed_bytes=400_000,
+                latency_ms={"1": 0.123, "32": 4.5},
+            )
+        ],
+        curves=[
+            Curve(name=f"layer{number}", shares=[0.5, 0.9], metrics=[0.9, 0.1 * number])
+            for number in range(7)
+        ],
+        decisions=["The sweet spot is 70 %: the metric falls steeply after it."],
+    )
+
+    page = render_html(report)
+
+    outline = Outline(page)
+    text = " ".join(outline.text.split())
+    for shown in (
+        "layer1. conv1",
+        "64",
+        "712 kB",
+        "batch 32: 4.500 ms",
+        "The sweet spot is",
+        "left as it is",
+    ):
+        assert shown in text or shown.replace(" ", "") in text.replace(" ", "")
+    labels = [value for tag, name, value in outline.attributes if tag == "svg" and name == "aria-label"]
+    assert any(
+        "layer0: 0.00\N{NO-BREAK SPACE}% at 90" in one or "layer0: 0.00 % at 90" in one for one in labels
+    )
+    assert "<script" not in page
+    assert outline.open == []

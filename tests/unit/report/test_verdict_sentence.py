@@ -1,11 +1,13 @@
 """The headline of a report."""
 
 from schemas.benchmark import Verdict
+from schemas.report import Stage
 from tests.unit.report.sample import FLOOR, sample_benchmark, sample_comparison, sample_rounds
 from workers.report.verdict import verdict_sentence
 
 FIGURES = {
     "goal": 0.8,
+    "quantity": "weights of the pruned layers",
     "metric_name": "accuracy",
     "dense_metric": 0.9152,
     "pruned_metric": 0.9116,
@@ -20,7 +22,7 @@ def test_names_sparsity_metric_floor_and_speed():
     )
 
     sentence = verdict_sentence(
-        **FIGURES, reached=True, sparsity=0.8, rounds=sample_rounds(), benchmark=benchmark
+        **FIGURES, reached=True, removed=0.8, rounds=sample_rounds(), benchmark=benchmark
     )
 
     assert sentence == (
@@ -32,24 +34,44 @@ def test_names_sparsity_metric_floor_and_speed():
 
 def test_names_the_round_that_broke_the_floor():
     sentence = verdict_sentence(
-        **FIGURES, reached=False, sparsity=0.794, rounds=sample_rounds(last_held=False), benchmark=None
+        **FIGURES, reached=False, removed=0.794, rounds=sample_rounds(last_held=False), benchmark=None
     )
 
     assert sentence.startswith(
-        "Goal of 80.0 % sparsity not reached, because round 5 at 80.0 % fell below the floor: "
-        "the result has 79.4 % zeros"
+        "Goal of 80.0 % not reached, because round 5 at 80.0 % fell below the floor: "
+        "79.4 % of the weights of the pruned layers are zero"
     )
 
 
 def test_blames_the_budget_where_every_round_held():
     sentence = verdict_sentence(
-        **FIGURES, reached=False, sparsity=0.627, rounds=sample_rounds()[:2], benchmark=None
+        **FIGURES, reached=False, removed=0.627, rounds=sample_rounds()[:2], benchmark=None
     )
 
     assert "because the budget allows no more rounds" in sentence
 
 
 def test_does_not_speak_of_speed_that_was_not_measured():
-    sentence = verdict_sentence(**FIGURES, reached=True, sparsity=0.8, rounds=[], benchmark=None)
+    sentence = verdict_sentence(**FIGURES, reached=True, removed=0.8, rounds=[], benchmark=None)
 
     assert sentence.endswith("; speed not measured.")
+
+
+def test_a_search_names_the_most_that_the_floor_allowed():
+    figures = {**FIGURES, "goal": None, "quantity": "multiply-accumulates"}
+
+    sentence = verdict_sentence(**figures, reached=True, removed=0.625, rounds=[], benchmark=None)
+
+    assert sentence.startswith(
+        "The most that the floor allows: 62.5 % of the multiply-accumulates are gone; accuracy"
+    )
+
+
+def test_names_the_metric_after_quantization():
+    stage = Stage(name="quantized", metric=0.905, file="model.int8.onnx", bytes=10, compressed_bytes=9)
+
+    sentence = verdict_sentence(
+        **FIGURES, reached=True, removed=0.8, rounds=[], benchmark=None, stages=[stage]
+    )
+
+    assert "; 90.50 % quantized; speed not measured." in sentence

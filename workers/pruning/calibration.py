@@ -1,0 +1,40 @@
+"""Samples to measure a model by before a cut: gradients, inputs of layers. They stream; none are kept."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its name everywhere
+from torch import Tensor
+
+from workers.data.bundle import Bundle, Split
+from workers.models.loaded import Batch, LoadedModel
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A model with samples of its task; each pass over `batches()` gives the same ones in the same order."""
+
+    model: LoadedModel
+    bundle: Bundle
+    seed: int
+    batch_size: int
+    on_batch: Callable[[], None]
+    """Called after each batch; may raise Stopped."""
+
+    def batches(self, samples: int) -> Iterator[tuple[Batch, Tensor]]:
+        """(inputs, labels) of at most `samples` samples, drawn with the seed, on the model's device."""
+        split = drawn(self.bundle.calibration or self.bundle.train, samples, seed=self.seed)
+        for inputs, labels in self.bundle.batches(split, self.batch_size, device=self.model.device):
+            yield inputs, labels
+            self.on_batch()
+
+    def loss(self, inputs: Batch, labels: Tensor) -> Tensor:
+        """Mean loss of one batch, to differentiate."""
+        return F.cross_entropy(self.model.logits(inputs), labels)
+
+
+def drawn(split: Split, samples: int, *, seed: int) -> Split:
+    """At most `samples` of the split, without repetition, drawn with `seed`."""
+    generator = torch.Generator().manual_seed(seed)
+    return split.take(torch.randperm(len(split), generator=generator)[:samples])

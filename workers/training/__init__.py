@@ -1,0 +1,1 @@
+"""The parts of a fine-tune: optimizer, masks, teacher, averages, and the step that joins them."""
