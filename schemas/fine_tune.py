@@ -39,8 +39,8 @@ class LrSchedule(Spec):
         0.0,
         ge=0,
         lt=1,
-        description="Share of the schedule that a round skips: the learning rate is rewound to that point and "
-        "follows the rest (Renda et al. 2020). 0: the whole schedule again, warm-up included.",
+        description="Share of the schedule that a round skips: the learning rate is rewound to that point "
+        "and follows the rest (Renda et al. 2020). 0: the whole schedule again, warm-up included.",
     )
 
 
@@ -53,8 +53,8 @@ class Distill(Spec):
         0.0,
         ge=0,
         le=1000,
-        description="Weight of the mean squared error between hidden states of model and teacher, added to the "
-        "loss (FitNets, Romero et al. 2015; TinyBERT, Jiao et al. 2020). 0: scores alone.",
+        description="Weight of the mean squared error between hidden states of model and teacher, added to "
+        "the loss (FitNets, Romero et al. 2015; TinyBERT, Jiao et al. 2020). 0: scores alone.",
     )
     hidden_layers: tuple[Glob, ...] = Field(
         (),
@@ -105,14 +105,14 @@ class Ema(Spec):
         0.999,
         gt=0,
         lt=1,
-        description="What the average keeps at each step; in the first n steps at most (1 + n) / (10 + n), so "
-        "that a short round is not dominated by the weights it began with.",
+        description="What the average keeps at each step; after n steps at most (1 + n) / (10 + n), so that "
+        "a short round is not dominated by the weights it began with.",
     )
 
 
 class Swa(Spec):
-    """Plain average of the weights over the last steps of a round (Izmailov et al. 2018). It was published with
-    a learning rate that stays up: set `lr_schedule.kind: constant`."""
+    """Plain average of the weights over the last steps of a round (Izmailov et al. 2018). It was published
+    with a learning rate that stays up: set `lr_schedule.kind: constant`."""
 
     kind: Literal["swa"] = "swa"
     begin: float = Field(0.75, ge=0, lt=1, description="Share of the round at which averaging begins.")
@@ -139,16 +139,16 @@ class FineTune(Spec):
     distill: Distill | None = Field(None, description="Null: learn from the labels alone.")
     average: Average | None = Field(
         None,
-        description="Null: a round ends with its last weights. Else with an average, begun anew whenever zeros "
-        "move, and statistics of batch norms measured anew.",
+        description="Null: a round ends with its last weights. Else with an average, begun anew whenever "
+        "zeros move, and statistics of batch norms measured anew.",
     )
     regrow: Rigl | None = Field(None, description="Null: a zero stays a zero.")
     patience: int | None = Field(
         None,
         ge=1,
         le=100,
-        description="Stop a round after this many epochs without a better metric of the weights in training; null: "
-        "never. With schedule 'gradual' it counts from the goal on.",
+        description="Stop a round after this many epochs without a better metric of the weights in training; "
+        "null: never. With schedule 'gradual' it counts from the goal on.",
     )
 
     def epochs_of(self, number: int, rounds: int) -> int:

@@ -290,6 +290,13 @@ def _refuse_training_method_without_training(spec: JobSpec) -> None:
             raise ValueError("schedule 'gradual' grows a mask of single weights: use pattern 'unstructured'")
         if not trains:
             raise ValueError("schedule 'gradual' prunes while it trains: set fine_tune.epochs to 1 or more")
+    if spec.fine_tune.regrow is not None and not isinstance(spec.method, Unstructured):
+        raise ValueError(
+            "fine_tune.regrow moves single zeros, which breaks a pattern of N:M and finds none in a structured "
+            "model: leave it out, or use pattern 'unstructured'"
+        )
+    if spec.fine_tune.regrow is not None and not trains:
+        raise ValueError("fine_tune.regrow moves zeros in training: set fine_tune.epochs to 1 or more")
     if spec.method.criterion.kind == "movement" and spec.schedule.kind != "gradual":
         raise ValueError("criterion 'movement' learns its scores while it trains: use schedule 'gradual'")
     if spec.method.criterion.needs_data and spec.schedule.kind == "gradual":

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 from torch import nn
 
 from schemas.round import Checkpoint
@@ -15,6 +16,15 @@ from workers.patience import patiently
 from workers.transfer import Pulled, pull_folder
 
 WEIGHTS = "model.safetensors"
+SURGERY = "surgery.json"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A round on the local disk: its weights, and what gives the dense model their shapes."""
+
+    weights: Path
+    surgery: str | None
 
 
 class Checkpoints:
@@ -25,28 +35,35 @@ class Checkpoints:
         self._blobs = blobs
         self._folder = folder
         self._heard = heard
-        self._last: Path | None = None
+        self.last: Saved | None = None
+        """None: no round has held yet."""
 
-    def save(self, module: nn.Module, number: int, dense_metric: float) -> Checkpoint:
+    def save(self, module: nn.Module, surgery: str | None, number: int, dense_metric: float) -> Checkpoint:
         """Write the weights and buffers of round `number`; the optimizer is new in each round."""
-        path = self._folder / f"round-{number}.safetensors"
+        folder = self._folder / f"round-{number}"
+        folder.mkdir()
+        path = folder / WEIGHTS
         save_model(module, str(path), metadata={"format": "pt"})
         prefix = f"{self._order.prefix}rounds/{number}/{self._order.token.replace(':', '-')}/"
+        if surgery is not None:
+            (folder / SURGERY).write_text(surgery, encoding="utf-8")
+            patiently(lambda: self._blobs.upload_file(folder / SURGERY, prefix + SURGERY), self._heard)
         sent = patiently(lambda: self._blobs.upload_file(path, prefix + WEIGHTS), self._heard)
-        if self._last is not None:
-            self._last.unlink()
-        self._last = path
+        if self.last is not None:
+            self.last.weights.unlink()
+        self.last = Saved(path, surgery)
         return Checkpoint(
             round=number, prefix=prefix, sha256=sent.sha256, bytes=sent.bytes, dense_metric=dense_metric
         )
 
-    def restore(self, module: nn.Module, checkpoint: Checkpoint) -> None:
-        """Load a committed round. Raises StorageError when it is gone or is not what was written."""
+    def fetch(self, checkpoint: Checkpoint) -> Saved:
+        """A committed round. Raises StorageError when it is gone or is not what was written."""
         folder = self._folder / "restored"
         uri = f"s3://{self._blobs.bucket}/{checkpoint.prefix}"
 
         def pull() -> Pulled:
-            return pull_folder(self._blobs, uri, folder, allow=(WEIGHTS,), on_bytes=lambda *_: self._heard())
+            allow = (WEIGHTS, SURGERY)
+            return pull_folder(self._blobs, uri, folder, allow=allow, on_bytes=lambda *_: self._heard())
 
         patiently(pull, self._heard)
         path = folder / WEIGHTS
@@ -56,10 +73,6 @@ class Checkpoints:
             raise StorageError(
                 f"{uri}{WEIGHTS} is not what round {checkpoint.round} wrote: its SHA-256 differs"
             )
-        load_model(module, str(path))
-        self._last = path
-
-    def rollback(self, module: nn.Module) -> None:
-        """Back to the last committed round."""
-        assert self._last is not None
-        load_model(module, str(self._last))
+        written = folder / SURGERY
+        self.last = Saved(path, written.read_text(encoding="utf-8") if written.is_file() else None)
+        return self.last

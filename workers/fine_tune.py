@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite, isnan
 
 import torch
@@ -58,9 +59,10 @@ def fine_tune(
 
     The outcome depends on the weights, `seed` and `number` alone, so a round can be repeated. With
     `spec.patience`, `evaluate_epoch` is asked after each epoch, once all of `mask_updates` are made.
-    `on_step` may raise Stopped. `after_backward` sees each step's gradients before they are masked, clipped
-    and used; with fp16 they may hold infinity. Raises DataError for fewer samples than a batch, ModelError for
-    a loss that is not finite, OutOfMemory, PreflightError for hidden states that the teacher does not have.
+    `on_step` may raise Stopped; it hears of the last step again while batch norms are measured.
+    `after_backward` sees each step's gradients before they are masked and clipped; with fp16 they may hold
+    infinity. Raises DataError for fewer samples than a batch, ModelError for a loss that is not finite,
+    OutOfMemory, PreflightError for hidden states that do not match.
     """
     if epochs == 0:
         return FineTuneResult(0, None, None)
@@ -75,18 +77,15 @@ def fine_tune(
         model, choice.pruned, spec, teacher, steps, mask_updates=mask_updates, after_backward=after_backward
     )
     patience = _Patience(spec.patience)
-
-    def shuffle(epoch: int) -> torch.Generator:
-        return torch.Generator().manual_seed(round_seed(seed, number=number, epoch=epoch))
-
     try:
         for epoch in range(1, epochs + 1):
-            loss = _run_epoch(trainer, bundle, shuffle(epoch), number, epoch, on_step)
+            loss = _run_epoch(trainer, bundle, _shuffle(seed, number, epoch), number, epoch, on_step)
             if spec.patience is None or evaluate_epoch is None or not trainer.has_its_zeros:
                 continue
             if patience.ends(evaluate_epoch()):
                 break
-        _take_average(trainer, bundle, shuffle(epochs + 1))
+        last = StepInfo(epoch, trainer.done, steps, loss, float(trainer.schedule.get_last_lr()[0]))
+        _take_average(trainer, bundle, _shuffle(seed, number, epochs + 1), partial(on_step, last))
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             f"fine-tuning does not fit on {model.device}: lower fine_tune.batch_size (now {spec.batch_size})"
@@ -96,6 +95,10 @@ def fine_tune(
         model.module.eval()
     regrown = 0 if trainer.regrowth is None else trainer.regrowth.exchanged
     return FineTuneResult(epoch, loss, patience.best, regrown)
+
+
+def _shuffle(seed: int, number: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed(round_seed(seed, number=number, epoch=epoch))
 
 
 class _Patience:
@@ -142,10 +145,12 @@ def _run_epoch(
     return total / batches
 
 
-def _take_average(trainer: Trainer, bundle: Bundle, shuffle: torch.Generator) -> None:
+def _take_average(
+    trainer: Trainer, bundle: Bundle, shuffle: torch.Generator, on_batch: Callable[[], None]
+) -> None:
     """End with the averaged weights, if the spec asks for them, and batch norms that fit them."""
     if trainer.average is None or not trainer.average.apply():
         return
     size = trainer.spec.batch_size
     batches = bundle.batches(bundle.train, size, device=trainer.model.device, shuffle=shuffle)
-    measure_batch_norms(trainer.model, batches)
+    measure_batch_norms(trainer.model, batches, on_batch=on_batch)

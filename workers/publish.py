@@ -11,7 +11,8 @@ import torch
 from schemas.artifact import Artifact
 from schemas.benchmark import BenchmarkResult
 from schemas.job import Step
-from schemas.report import LayerFigures, ModelFigures, Report
+from schemas.report import Curve, GroupFigures, LayerFigures, ModelFigures, Report, Stage
+from schemas.round import share_removed
 from service.store.blobs import Blobs, media_type
 from workers.environment import environment
 from workers.export import OnnxExport
@@ -23,6 +24,8 @@ from workers.report.verdict import verdict_sentence
 from workers.story import Outcome
 
 METRIC_NAME = "top-1 accuracy"
+TOLERANCE = {False: 1e-4, True: 0.02}
+"""Distance from the goal at which it counts as reached; widths are whole, so structured jobs get more."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,12 @@ class Findings:
     architecture: str
     samples: tuple[int, int]
     """Of the train and of the validation split."""
-    packed_attention: list[str]
-    """Attention layers whose query, key and value weights were not pruned."""
+    groups: list[GroupFigures]
+    stages: list[Stage]
+    curves: list[Curve]
+    decisions: list[str]
+    notes: list[str]
+    """Of the pruner, the files and the quantizer."""
 
 
 def publish(
@@ -78,18 +85,22 @@ def _upload(path: Path, prefix: str, blobs: Blobs, meter: Meter) -> Artifact:
 def _report(
     order: JobOrder, outcome: Outcome, findings: Findings, steps: Sequence[Step], artifacts: list[Artifact]
 ) -> Report:
-    best = outcome.best()
-    reached = best.sparsity >= order.spec.goal.sparsity - 1e-4
+    best, spec = outcome.best(), order.spec
+    removed = share_removed(best)
+    goal = None if spec.goal is None else spec.goal.removed
+    reached = goal is None or removed >= goal - TOLERANCE[spec.method.removes_units]
     verdict = verdict_sentence(
-        goal=order.spec.goal.sparsity,
+        goal=goal,
+        quantity=spec.quantity,
         reached=reached,
-        sparsity=best.sparsity,
+        removed=removed,
         metric_name=METRIC_NAME,
         dense_metric=outcome.dense_metric,
         pruned_metric=best.metric,
         floor=outcome.floor,
         rounds=outcome.rounds,
         benchmark=findings.benchmark,
+        stages=findings.stages,
     )
     return Report(
         job=order.id,
@@ -104,9 +115,15 @@ def _report(
         validation_samples=findings.samples[1],
         dense=findings.dense,
         pruned=findings.pruned,
+        quantity=spec.quantity,
+        removed=removed,
         sparsity=best.sparsity,
         rounds=outcome.rounds,
         layers=findings.layers,
+        groups=findings.groups,
+        stages=findings.stages,
+        curves=findings.curves,
+        decisions=findings.decisions,
         onnx=findings.onnx.check if findings.onnx else None,
         benchmark=findings.benchmark,
         steps=list(steps),
@@ -124,11 +141,7 @@ def _notes(findings: Findings) -> list[str]:
         "MACs count every multiply-accumulate; 'with a non-zero weight' is what hardware for sparse weights "
         "could skip to. It is a count, not a speed."
     ]
-    if findings.packed_attention:
-        notes.append(
-            f"The packed query, key and value weights (in_proj_weight) of {len(findings.packed_attention)} "
-            f"attention layers stay dense: the first is {findings.packed_attention[0]}."
-        )
+    notes += findings.notes
     if findings.onnx is not None and findings.onnx.note:
         notes.append(findings.onnx.note)
     return notes
@@ -143,7 +156,10 @@ def _summary(report: Report) -> dict[str, object]:
         "dense_metric": report.dense.metric,
         "metric": report.pruned.metric,
         "sparsity": report.sparsity,
-        "parameters": report.dense.parameters,
+        "quantity": report.quantity,
+        "removed": report.removed,
+        "dense_parameters": report.dense.parameters,
+        "parameters": report.pruned.parameters,
         "nonzeros": report.pruned.nonzeros,
         "dense_compressed_bytes": report.dense.compressed_bytes,
         "compressed_bytes": report.pruned.compressed_bytes,

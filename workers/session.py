@@ -58,6 +58,10 @@ class TorchSession:
         self._scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="secateur-")))
         self._checkpoints = Checkpoints(self._order, self._blobs, self._scratch, self._link.raise_if_stopped)
         self._dense_onnx: OnnxExport | None = None
+        self._pruned_onnx: OnnxExport | None = None
+        self._explored: Found | None = None
+        self._notes: list[str] = []
+        self._share = 0.0
         self._benchmark: BenchmarkResult | None = None
         make_deterministic(threads=self._order.threads)
         return self
@@ -75,7 +79,14 @@ class TorchSession:
         self._model = self._load(model.path)
         self._dense = replace(self._model, module=copy.deepcopy(self._model.module).requires_grad_(False))
         self._bundle = load_bundle(data.path, self._spec.data, self._model, seed=self._spec.seed)
-        self._choice = choose(prunable_layers(self._model.module), self._spec.method)
+        if self._spec.recipe is None:
+            self._pruner = self._pruner_of(self._model, self._bundle)
+
+    def _pruner_of(self, model: LoadedModel, bundle: Bundle) -> Pruner:
+        calibration = Calibration(
+            model, bundle, self._spec.seed, self._spec.fine_tune.batch_size, self._link.raise_if_stopped
+        )
+        return make_pruner(self._spec, self._dense, calibration, self._example(2), self._order.threads)
 
     def _find_device(self) -> torch.device:
         if self._order.device == "cuda" and not torch.cuda.is_available():
@@ -99,21 +110,28 @@ class TorchSession:
         return model
 
     def preflight(self, meter: Meter) -> None:
-        """On a copy: the cut at the final sparsity, one training step, one forward; then one export.
+        """On a copy: the cut to the final share, one training step, one forward; then the exports.
 
         Raises PreflightError, DataError, ModelError, OutOfMemory: minutes, not hours, into the job.
         """
-        if self._spec.fine_tune.epochs + self._spec.fine_tune.final_epochs:
+        trains = self._spec.fine_tune.epochs + self._spec.fine_tune.final_epochs > 0
+        if trains:
             require_one_batch(self._bundle, self._spec.fine_tune.batch_size)
         probe = replace(self._model, module=copy.deepcopy(self._model.module))
-        choice = choose(prunable_layers(probe.module), self._spec.method)
-        self._cut(choice, self._spec.goal.sparsity, number=0)
         few = self._first_batch()
+        pruner = self._pruner_of(probe, few)
+        pruner.prune(self._spec.removed_after(self._spec.rounds_in_all()), 0)
         accuracy(probe, few, batch_size=len(few.validation), on_batch=lambda *_: meter.advance(0.3))
-        if self._spec.fine_tune.epochs + self._spec.fine_tune.final_epochs:
-            self._train(probe, choice, few, 0, 1, lambda _: meter.advance(0.5), None)
+        if trains:
+            training = Training(self._spec, probe, self._dense, few, pruner)
+            training.run(0, 1, on_step=lambda _: meter.advance(0.5), evaluate_epoch=None)
         if "onnx" in self._spec.export:
-            self._dense_onnx = export_onnx(self._dense, self._scratch / "dense.onnx", self._example(2))
+            example = self._example(2)
+            self._dense_onnx = export_onnx(self._dense, self._scratch / "dense.onnx", example)
+            if self._spec.method.removes_units:
+                export_onnx(probe, self._scratch / "probe.onnx", example)
+            meter.advance(0.8)
+            check_quantizes(self._spec.quantize, self._dense_onnx.files[0], self._scratch, self._feeds)
 
     def _first_batch(self) -> Bundle:
         size = min(self._spec.fine_tune.batch_size, len(self._bundle.train))
@@ -140,20 +158,41 @@ class TorchSession:
             on_batch=lambda done, of: meter.advance(done / of),
         )
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """The weights of a committed round, and so its zeros."""
-        self._checkpoints.restore(self._model.module, checkpoint)
-
-    def prune(self, number: int) -> float:
-        """The cut of round `number`; returns the sparsity of the pruned layers."""
-        return self._cut(self._choice, self._spec.sparsity_after(number), number=number)
-
-    def _cut(self, choice: Choice, sparsity: float, *, number: int) -> float:
-        method = self._spec.method
-        result = cut(
-            choice, method.criterion, method.allocation, sparsity, seed=self._spec.seed, number=number
+    def explore(self, dense_metric: float, floor: float, meter: Meter) -> JobSpec:
+        """Recipe `auto`: measure the dense model, choose, and go on with the spec that was chosen."""
+        calibration = Calibration(
+            self._model, self._bundle, self._spec.seed, EVALUATION_BATCH, self._link.raise_if_stopped
         )
-        return result.sparsity
+        found = explore(self._spec, calibration, dense_metric, floor, on_share=meter.advance)
+        self._spec, self._explored = found.spec, found
+        self._pruner = self._pruner_of(self._model, self._bundle)
+        return found.spec
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """The shapes and weights of a committed round, and so its zeros."""
+        self._take(self._checkpoints.fetch(checkpoint))
+
+    def rollback(self) -> None:
+        """Back to the last round that held, or to the dense model."""
+        self._take(self._checkpoints.last)
+
+    def _take(self, saved: Saved | None) -> None:
+        self._pruner.reset(saved.surgery if saved else None)
+        if saved is None:
+            self._model.module.load_state_dict(self._dense.module.state_dict())
+        else:
+            load_weights(self._model.module, str(saved.weights))
+
+    def prune(self, number: int, share: float, meter: Meter) -> None:
+        """The cut of round `number`: `share` of the goal's quantity is gone after it."""
+        self._share = share
+        if not isinstance(self._spec.schedule, Gradual):
+            self._pruner.prune(share, number)
+        meter.advance(0.5)
+
+    def pruned(self) -> Pruned:
+        """What is gone now."""
+        return self._pruner.pruned()
 
     def fine_tune(self, number: int, epochs: int, meter: Meter) -> tuple[int, float | None]:
         """Train round `number`; returns the epochs run and the mean loss of the last."""
@@ -169,64 +208,56 @@ class TorchSession:
                 on_batch=lambda *_: self._link.raise_if_stopped(),
             )
 
-        return self._train(self._model, self._choice, self._bundle, number, epochs, on_step, evaluate_epoch)
-
-    def _train(
-        self,
-        model: LoadedModel,
-        choice: Choice,
-        bundle: Bundle,
-        number: int,
-        epochs: int,
-        on_step: Callable[[StepInfo], None],
-        evaluate_epoch: Callable[[], float] | None,
-    ) -> tuple[int, float | None]:
-        spec = self._spec.fine_tune
-        result = fine_tune(
-            model,
-            bundle,
-            choice,
-            spec,
-            epochs=epochs,
-            seed=self._spec.seed,
-            number=number,
-            teacher=self._dense if spec.distill else None,
-            on_step=on_step,
-            evaluate_epoch=evaluate_epoch,
-        )
-        return result.epochs_run, result.loss
+        training = Training(self._spec, self._model, self._dense, self._bundle, self._pruner, self._share)
+        return training.run(number, epochs, on_step=on_step, evaluate_epoch=evaluate_epoch)
 
     def checkpoint(self, number: int, dense_metric: float) -> Checkpoint:
         """The weights of this round in S3, not yet committed."""
-        return self._checkpoints.save(self._model.module, number, dense_metric)
-
-    def rollback(self) -> None:
-        """Back to the last round that held."""
-        self._checkpoints.rollback(self._model.module)
+        return self._checkpoints.save(self._model.module, self._pruner.surgery(), number, dense_metric)
 
     def export(self, meter: Meter) -> None:
         """The result as files: the model folder, and ONNX when asked for."""
         self._out = self._scratch / "artifacts"
-        save_model(self._model, self._out)
-        self._pruned_onnx: OnnxExport | None = None
+        self._notes += self._save(self._model, self._out)
+        meter.advance(0.5)
         if "onnx" in self._spec.export:
             if self._dense_onnx is None:
                 self._dense_onnx = export_onnx(self._dense, self._scratch / "dense.onnx", self._example(2))
-            meter.advance(0.5)
             self._pruned_onnx = export_onnx(self._model, self._out / "model.onnx", self._example(2))
+
+    def _save(self, model: LoadedModel, folder: Path) -> list[str]:
+        """A model folder, and what the report says of it."""
+        surgery = self._pruner.surgery() if model is self._model else None
+        if surgery is None and not is_pruned(read_config(model.folder)):
+            save_model(model, folder)
+            return []
+        history = History() if surgery is None else History.model_validate_json(surgery)
+        return save_pruned(model, history, folder, self._example(2))
+
+    def quantize(self, meter: Meter) -> None:
+        """Smaller numbers, in files of their own beside the pruned model's."""
+        self._quantized = quantize(
+            self._spec.quantize,
+            self._model,
+            self._pruner.choice.pruned,
+            self._bundle,
+            onnx=self._pruned_onnx.files[0] if self._pruned_onnx else None,
+            folder=self._out,
+            seed=self._spec.seed,
+            on_share=meter.advance,
+        )
+
+    def _feeds(self, size: int) -> dict[str, np.ndarray]:
+        return {name: value.cpu().numpy() for name, value in self._example(size).items()}
 
     def benchmark(self, meter: Meter) -> None:
         """Dense and pruned in turns, unless the spec says none."""
         if self._spec.benchmark.backend == "none" or self._dense_onnx is None or self._pruned_onnx is None:
             return
-
-        def feeds(size: int) -> dict[str, np.ndarray]:
-            return {name: value.cpu().numpy() for name, value in self._example(size).items()}
-
         self._benchmark = compare(
             self._dense_onnx.files[0],
             self._pruned_onnx.files[0],
-            feeds,
+            self._feeds,
             self._spec.benchmark,
             threads=self._order.threads,
             on_round=lambda done, of: meter.advance(done / of),
@@ -235,34 +266,32 @@ class TorchSession:
     def publish(self, outcome: Outcome, meter: Meter) -> DoneMessage:
         """Report, pages and files to S3; the job's end names them."""
         dense_folder = self._scratch / "dense"
-        save_model(self._dense, dense_folder)
-        sample = self._example(1)
-        dense_choice = choose(prunable_layers(self._dense.module), self._spec.method)
+        self._save(self._dense, dense_folder)
+        pruned = self._figures(self._model, self._out, outcome.best().metric)
+        choice = self._pruner.choice
         findings = Findings(
-            dense=model_figures(
-                self._dense,
-                dense_choice,
-                sample=sample,
-                file=dense_folder / SINGLE,
-                metric=outcome.dense_metric,
-            ),
-            pruned=model_figures(
-                self._model,
-                self._choice,
-                sample=sample,
-                file=self._out / SINGLE,
-                metric=outcome.best().metric,
-            ),
-            layers=layer_figures(self._choice),
+            dense=self._figures(self._dense, dense_folder, outcome.dense_metric),
+            pruned=pruned,
+            layers=layer_figures(choice if choice.layers else all_of(self._model.module)),
             onnx=self._pruned_onnx,
             benchmark=self._benchmark,
             device=self._device,
             architecture=self._model.architecture,
             samples=(len(self._bundle.train), len(self._bundle.validation)),
-            packed_attention=packed_attention(self._model.module),
+            groups=self._pruner.groups(),
+            stages=self._stages(outcome, meter),
+            curves=self._explored.curves if self._explored else self._pruner.curves(),
+            decisions=self._explored.decisions if self._explored else [],
+            notes=[*self._pruner.notes(), *self._notes],
         )
+        order = self._order.model_copy(update={"spec": self._spec})
         steps = [*self._order.steps_before, *self._link.steps]
-        return publish(self._order, outcome, findings, steps, self._blobs, self._out, meter)
+        return publish(order, outcome, findings, steps, self._blobs, self._out, meter)
+
+    def _figures(self, model: LoadedModel, folder: Path, metric: float) -> ModelFigures:
+        return model_figures(
+            model, all_of(model.module), sample=self._example(1), file=folder / SINGLE, metric=metric
+        )
 
 
 def _refuse_pickles(entry: Entry) -> None:

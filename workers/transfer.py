@@ -26,6 +26,7 @@ MODEL_FILES = (
     "merges.txt",
     "special_tokens_map.json",
     "preprocessor_config.json",
+    "surgery.json",
 )
 DATA_FILES = ("*.parquet", "*.npz", "data/*.parquet", "data/*.npz")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")

@@ -17,8 +17,6 @@ import torchvision
 from torch import nn
 from torch.nn.utils import prune
 
-from schemas.allocation import GlobalAllocation
-from schemas.criteria import Magnitude
 from schemas.method import Unstructured
 from tests.benchmarks.bar import finish
 from workers.pruning.cut import cut
@@ -44,7 +42,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 def ours(model: nn.Module) -> float:
     """Cut in place; the threshold."""
     choice = choose(prunable_layers(model), Unstructured())
-    result = cut(choice, Magnitude(), GlobalAllocation(), SPARSITY, seed=0, number=1)
+    result = cut(
+        choice, Unstructured(), SPARSITY, calibration=None, evaluate=None, movement=None, seed=0, number=1
+    )
     assert result.threshold is not None
     return result.threshold
 

@@ -15,8 +15,6 @@ import torch.nn.functional as F  # noqa: N812 - its name everywhere
 import torchvision
 from torch import Tensor, nn
 
-from schemas.allocation import GlobalAllocation
-from schemas.criteria import Magnitude
 from schemas.fine_tune import FineTune
 from schemas.job_spec import Task
 from schemas.method import Unstructured
@@ -38,7 +36,7 @@ def pruned_model() -> tuple[nn.Module, Choice]:
     torch.manual_seed(0)
     module = torchvision.models.resnet18(num_classes=CLASSES)
     choice = choose(prunable_layers(module), Unstructured())
-    cut(choice, Magnitude(), GlobalAllocation(), 0.8, seed=0, number=1)
+    cut(choice, Unstructured(), 0.8, calibration=None, evaluate=None, movement=None, seed=0, number=1)
     return module.train(), choice
 
 

@@ -6,46 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from schemas.allocation import GlobalAllocation
-from schemas.criteria import Magnitude
 from schemas.fine_tune import AdamW, Distill, FineTune, LrSchedule, Sgd
 from schemas.method import Unstructured
 from tests.unit.pruning.small import loaded, small_bundle, small_module
+from tests.unit.training.runs import STEPS, pruned_model, train
 from workers.errors import DataError, ModelError, OutOfMemory, Stopped
 from workers.evaluate import accuracy
-from workers.fine_tune import FineTuneResult, StepInfo, fine_tune
-from workers.models.loaded import LoadedModel
-from workers.pruning.cut import cut
-from workers.pruning.layers import Choice, choose, prunable_layers
+from workers.fine_tune import FineTuneResult, StepInfo
+from workers.pruning.layers import choose, prunable_layers
 from workers.training.distill import distillation_loss
 from workers.training.optimizer import lr_factor, mixed_precision, optimizer_for
-
-BATCH = 16
-STEPS = 96 // BATCH
-
-
-def pruned_model(sparsity: float = 0.6) -> tuple[LoadedModel, Choice]:
-    model = loaded(small_module())
-    choice = choose(prunable_layers(model.module), Unstructured())
-    cut(choice, Magnitude(), GlobalAllocation(), sparsity, seed=0, number=1)
-    return model, choice
-
-
-def train(model: LoadedModel, choice: Choice, bundle=None, *, epochs=1, on_step=None, **options):
-    evaluate_epoch, teacher = options.pop("evaluate_epoch", None), options.pop("teacher", None)
-    spec = FineTune.model_validate({"batch_size": BATCH, "optimizer": Sgd(lr=0.05), **options})
-    return fine_tune(
-        model,
-        bundle or small_bundle(),
-        choice,
-        spec,
-        epochs=epochs,
-        seed=0,
-        number=1,
-        teacher=teacher,
-        on_step=on_step or (lambda _: None),
-        evaluate_epoch=evaluate_epoch,
-    )
 
 
 @pytest.mark.parametrize("optimizer", [Sgd(lr=0.1, weight_decay=0.1), AdamW(lr=0.01, weight_decay=0.1)])

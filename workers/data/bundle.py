@@ -1,7 +1,7 @@
 """A data set in memory: splits of tensors, and batches of them on the model's device."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,10 @@ class Bundle:
     transform: Transform
     calibration: Split | None = None
     """Samples to measure by before a cut, where the data has a split for them."""
+
+    def judged_by(self, split: Split) -> "Bundle":
+        """The same, with another split to evaluate on."""
+        return replace(self, validation=split)
 
     def batches(
         self, split: Split, size: int, *, device: torch.device, shuffle: torch.Generator | None = None

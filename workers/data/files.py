@@ -24,6 +24,17 @@ class SplitFiles:
 
 def find_split(folder: Path, split: str) -> SplitFiles:
     """The files of `split`, as the hub names them; DataError says which files were found instead."""
+    files = find_optional_split(folder, split)
+    if files is None:
+        raise DataError(
+            f"no files of the split '{split}' (the folder holds {names_in(folder)}): give {split}.parquet, "
+            f"{split}-00000-of-00002.parquet and so on, the same under data/, or {split}.npz"
+        )
+    return files
+
+
+def find_optional_split(folder: Path, split: str) -> SplitFiles | None:
+    """The files of `split`; None: there are none. DataError where they are there twice, or not complete."""
     found = [
         paths
         for paths in (
@@ -36,10 +47,7 @@ def find_split(folder: Path, split: str) -> SplitFiles:
         if paths
     ]
     if not found:
-        raise DataError(
-            f"no files of the split '{split}' (the folder holds {names_in(folder)}): give {split}.parquet, "
-            f"{split}-00000-of-00002.parquet and so on, the same under data/, or {split}.npz"
-        )
+        return None
     if len(found) > 1:
         names = listed(path.relative_to(folder).as_posix() for paths in found for path in paths[:1])
         raise DataError(f"the split '{split}' is there more than once ({names}): keep one of them")

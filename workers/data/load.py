@@ -10,7 +10,7 @@ from torch import Tensor
 from schemas.job_spec import DataRef, Task
 from workers.data.arrays import to_images, to_tokens
 from workers.data.bundle import Bundle, Split
-from workers.data.files import SplitFiles, find_split
+from workers.data.files import SplitFiles, find_optional_split, find_split
 from workers.data.images import Decoder, decode
 from workers.data.labels import to_classes
 from workers.data.memory import MAX_BYTES, Allowance
@@ -27,17 +27,21 @@ from workers.models.preprocessing import Preprocessing, read_preprocessing
 def load_bundle(
     folder: Path, spec: DataRef, model: LoadedModel, *, seed: int, max_bytes: int = MAX_BYTES
 ) -> Bundle:
-    """The splits `train` and `validation` of `folder`, as `model` takes them.
+    """The splits `train`, `validation` and, where it is there, `calibration` of `folder`, as `model` takes them.
 
-    `seed` draws `spec.max_train_samples`. Both splits together take at most `max_bytes` of memory. DataError
+    `seed` draws `spec.max_train_samples`. All splits together take at most `max_bytes` of memory. DataError
     says what is wrong with the folder, and which row.
     """
     reader = _Reader(spec, model, Allowance(max_bytes))
     train_files, validation_files = find_split(folder, "train"), find_split(folder, "validation")
     train = reader.read(train_files, spec.max_train_samples, seed)
     validation = reader.read(validation_files, None, seed)
+    calibration_files = find_optional_split(folder, "calibration")
     return Bundle(
-        train, validation, as_they_are if reader.preprocessing is None else Normalize(reader.preprocessing)
+        train,
+        validation,
+        as_they_are if reader.preprocessing is None else Normalize(reader.preprocessing),
+        None if calibration_files is None else reader.read(calibration_files, None, seed),
     )
 
 

@@ -32,6 +32,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def library_of(config: dict[str, Any]) -> str:
+    """The library that builds the model; timm's own files do not always name it."""
+    is_timm = "model_type" not in config and {"architecture", "pretrained_cfg"} <= config.keys()
+    return str(config.get("library_name", "timm" if is_timm else "transformers"))
+
+
 def read_json(folder: Path, name: str) -> dict[str, Any] | None:
     """The object in `name`; None: no such file. ModelError when it is broken or would run code."""
     path = folder / name

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from workers.errors import ModelError
-from workers.models.folder import CONFIG, PREPROCESSOR, read_config, read_json
+from workers.models.folder import CONFIG, PREPROCESSOR, library_of, read_config, read_json
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _BILINEAR = 2
+_FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": _BILINEAR, "bicubic": 3, "box": 4, "hamming": 5}
+"""Pillow's numbers."""
 _RANGES = {"resample": (0, 5), "rescale_factor": (0, 1), "crop_pct": (0.1, 1)}
 
 
@@ -35,8 +37,11 @@ def read_preprocessing(folder: Path, channels: int) -> Preprocessing:
     Those are ImageNet's mean and standard deviation for three channels, and 0.5 for others.
     """
     config = read_config(folder)
-    if config.get("library_name") == "torchvision":
-        return _of_torchvision(config, channels)
+    library = library_of(config)
+    if library == "torchvision":
+        return _of_one_config(config, channels)
+    if library == "timm":
+        return _of_one_config(config.get("pretrained_cfg") or {}, channels)
     stated = read_json(folder, PREPROCESSOR)
     if stated is None:
         mean, std = _defaults(channels)
@@ -54,19 +59,29 @@ def read_preprocessing(folder: Path, channels: int) -> Preprocessing:
     )
 
 
-def _of_torchvision(config: Mapping[str, Any], channels: int) -> Preprocessing:
-    size = config.get("input_size")
+def _of_one_config(stated: Mapping[str, Any], channels: int) -> Preprocessing:
+    """Our own for torchvision, and timm's `pretrained_cfg`, which has the same names."""
+    if not isinstance(stated, Mapping):
+        raise ModelError("config.json: 'pretrained_cfg' must be an object")
+    size = stated.get("input_size")
     if size is not None and not (isinstance(size, list) and len(size) == 3):
         raise ModelError("config.json: 'input_size' must be [channels, height, width]")
     mean, std = _defaults(channels)
+    squash = stated.get("crop_mode") == "squash"
     return Preprocessing(
         size=_pair(size[1:], CONFIG) if size else None,
-        crop=_number(config, "crop_pct", 1.0, CONFIG),
-        resample=_BILINEAR,
+        crop=None if squash else _number(stated, "crop_pct", 1.0, CONFIG),
+        resample=_filter(stated.get("interpolation", "bilinear")),
         scale=1 / 255,
-        mean=_floats(config.get("mean", mean), "mean", CONFIG, channels),
-        std=_floats(config.get("std", std), "std", CONFIG, channels),
+        mean=_floats(stated.get("mean", mean), "mean", CONFIG, channels),
+        std=_floats(stated.get("std", std), "std", CONFIG, channels),
     )
+
+
+def _filter(name: object) -> int:
+    if name not in _FILTERS:
+        raise ModelError(f"config.json: 'interpolation' is {name!r}: give one of {', '.join(_FILTERS)}")
+    return _FILTERS[str(name)]
 
 
 def _normalization(stated: Mapping[str, Any], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

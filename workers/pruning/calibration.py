@@ -1,11 +1,12 @@
 """Samples to measure a model by before a cut: gradients, inputs of layers. They stream; none are kept."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
-from torch import Tensor
+from torch import Tensor, nn
 
 from workers.data.bundle import Bundle, Split
 from workers.models.loaded import Batch, LoadedModel
@@ -29,6 +30,10 @@ class Calibration:
             yield inputs, labels
             self.on_batch()
 
+    def one_by_one(self) -> "Calibration":
+        """The same samples in batches of one."""
+        return replace(self, batch_size=1)
+
     def loss(self, inputs: Batch, labels: Tensor) -> Tensor:
         """Mean loss of one batch, to differentiate."""
         return F.cross_entropy(self.model.logits(inputs), labels)
@@ -38,3 +43,22 @@ def drawn(split: Split, samples: int, *, seed: int) -> Split:
     """At most `samples` of the split, without repetition, drawn with `seed`."""
     generator = torch.Generator().manual_seed(seed)
     return split.take(torch.randperm(len(split), generator=generator)[:samples])
+
+
+@contextmanager
+def measuring(module: nn.Module, *weights: nn.Parameter) -> Iterator[None]:
+    """The module in eval mode, with gradients for `weights` only; all of it is as before afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    learns = [(one, one.requires_grad, one.grad) for one in module.parameters()]
+    try:
+        module.eval().requires_grad_(False)
+        for one in module.parameters():
+            one.grad = None
+        for weight in weights:
+            weight.requires_grad_(True)
+        yield
+    finally:
+        for part, was_training in modes:
+            part.training = was_training
+        for one, learned, gradient in learns:
+            one.requires_grad_(learned).grad = gradient

@@ -8,7 +8,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from schemas.allocation import UniformAllocation
-from schemas.method import Method
+from schemas.method import SemiStructured, Unstructured
 from workers.errors import PreflightError
 
 PRUNABLE = (
@@ -71,7 +71,12 @@ def packed_attention(module: nn.Module) -> list[str]:
     ]
 
 
-def choose(layers: Sequence[Layer], method: Method) -> Choice:
+def all_of(module: nn.Module) -> Choice:
+    """Every prunable layer of `module`, and none left out."""
+    return Choice(tuple(prunable_layers(module)), {})
+
+
+def choose(layers: Sequence[Layer], method: Unstructured | SemiStructured) -> Choice:
     """Split the layers by the globs and the allocation of `method`.
 
     Raises PreflightError where a glob matches no layer, or nothing is left to prune.
@@ -82,7 +87,9 @@ def choose(layers: Sequence[Layer], method: Method) -> Choice:
     _refuse_idle_globs("include", method.include, names)
     _refuse_idle_globs("exclude", method.exclude, names)
     reasons = {name: reason for name in names if (reason := _by_glob(name, method))}
-    if isinstance(method.allocation, UniformAllocation) and method.allocation.keep_first_and_last:
+    if isinstance(method, Unstructured):
+        _refuse_idle_globs("overrides", method.overrides, names)
+    if _keeps_ends(method):
         for place, name in (("first", names[0]), ("last", names[-1])):
             reasons.setdefault(name, f"{place} layer, kept dense by uniform allocation")
     choice = Choice(tuple(layers), reasons)
@@ -91,10 +98,18 @@ def choose(layers: Sequence[Layer], method: Method) -> Choice:
         raise PreflightError(
             f"no layer is left to prune ({told}): widen method.include or narrow method.exclude"
         )
+    if isinstance(method, Unstructured):
+        _refuse_idle_globs("overrides", method.overrides, [layer.name for layer in choice.pruned])
     return choice
 
 
-def _by_glob(name: str, method: Method) -> str | None:
+def _keeps_ends(method: Unstructured | SemiStructured) -> bool:
+    if isinstance(method, SemiStructured) or not isinstance(method.allocation, UniformAllocation):
+        return False
+    return method.allocation.keep_first_and_last
+
+
+def _by_glob(name: str, method: Unstructured | SemiStructured) -> str | None:
     excluding = _first_match(name, method.exclude)
     if excluding is not None:
         return f"excluded by '{excluding}'"

@@ -50,7 +50,7 @@ def nm_keep(weight: Tensor, scores: Tensor, n: int, m: int, *, kind: str) -> Ten
 
 
 def holds(weight: Tensor, n: int, m: int, *, kind: str) -> bool:
-    """Whether at most `n` of each `m` neighbours are not zero. ValueError where the shape has no such groups."""
+    """Whether at most `n` of each `m` neighbours are not zero. Raises ValueError without such groups."""
     return bool(((_grouped(weight.detach(), m, kind) != 0).sum(dim=2) <= n).all())
 
 
@@ -65,7 +65,7 @@ def _grouped(tensor: Tensor, m: int, kind: str) -> Tensor:
 
 def _chunks(*views: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Slices of about `CHUNK` weights, along the longer of the two outer axes."""
-    before, groups, m, after = views[0].shape
+    before, groups, *_ = views[0].shape
     dim, size = (0, before) if before >= groups else (1, groups)
     step = max(CHUNK * size // max(views[0].numel(), 1), 1)
     for start in range(0, size, step):

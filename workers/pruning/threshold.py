@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workers.pruning.scores import Score
+from workers.pruning.scores.score import Score
 
 CPU_CHUNK = (
     32_768  # torch's grain size: a larger one wakes threads that spin and cost 3x the work in CPU time
@@ -54,12 +54,6 @@ class _Interval:
     high: float
     under: int
     upto: int
-
-
-def flat_weights(weight: Tensor) -> Tensor:
-    """A flat view in memory order, so channels-last weights need no copy. Raises RuntimeError on gaps."""
-    order = sorted(range(weight.dim()), key=weight.stride, reverse=True)
-    return weight.detach().permute(order).view(-1)
 
 
 def kth_smallest(layers: Sequence[Scored], k: int) -> Cutoff:
@@ -109,6 +103,17 @@ def zero_smallest(layers: Sequence[Scored], k: int, cutoff: Cutoff) -> None:
         weights.mul_(scores.to(weights.dtype)).add_(0.0)
 
 
+def zeros_by_layer(layers: Sequence[Scored], k: int, cutoff: Cutoff) -> list[int]:
+    """How many of the `k` smallest scores lie in each layer: what `zero_smallest` would zero."""
+    ties, counts = k - cutoff.below, []
+    for layer in layers:
+        below, at = _count([layer], cutoff.value)
+        taken = min(at, ties)
+        ties -= taken
+        counts.append(below + taken)
+    return counts
+
+
 class _Kept:
     """Holds what it is given up to `KEPT` scores, then an evenly thinned sample of it."""
 
@@ -150,7 +155,7 @@ def _chunks(layers: Sequence[Scored]) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(layer.weights), size):
             weights = layer.weights[start : start + size]
             scores = buffers[device][: len(weights)]
-            layer.score(weights, start, scores)
+            layer.score(weights, slice(start, start + len(weights)), scores)
             yield weights, scores
 
 
@@ -193,7 +198,7 @@ def _strided_sample(layers: Sequence[Scored], total: int) -> Values:
         weights = layer.weights[::stride]
         dtype = torch.promote_types(weights.dtype, torch.float32)
         scores = torch.empty(len(weights), dtype=dtype, device=weights.device)
-        layer.score(weights, 0, scores)
+        layer.score(weights, slice(None, None, stride), scores)
         parts.append(scores.cpu().numpy())
     return np.concatenate(parts)
 

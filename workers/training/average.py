@@ -1,6 +1,6 @@
 """The average of the weights of many steps, which generalizes better than the last ones."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 
 import torch
@@ -42,10 +42,12 @@ class WeightAverage:
         elif self._count == 0:
             torch._foreach_copy_(self._mean, self._parameters)
         elif isinstance(self._spec, Swa):
-            get_swa_multi_avg_fn()(self._mean, self._parameters, self._count)
+            average = get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
+            average(self._mean, self._parameters, self._count)
         else:
             decay = min(self._spec.decay, (1 + self._count) / (10 + self._count))
-            get_ema_multi_avg_fn(decay)(self._mean, self._parameters, self._count)
+            average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            average(self._mean, self._parameters, self._count)
         self._count += 1
 
     @torch.no_grad()
@@ -58,11 +60,13 @@ class WeightAverage:
 
 
 @torch.no_grad()
-def measure_batch_norms(model: LoadedModel, batches: Iterable[tuple[Batch, Tensor]]) -> None:
+def measure_batch_norms(
+    model: LoadedModel, batches: Iterable[tuple[Batch, Tensor]], *, on_batch: Callable[[], None]
+) -> None:
     """Running means and variances of batch norms anew, as plain averages over at most `BATCHES` batches.
 
     As `torch.optim.swa_utils.update_bn`, but all other modules are in eval mode: statistics for inference are
-    those without dropout. The model is left in eval mode.
+    those without dropout. The model is left in eval mode. `on_batch` may raise Stopped.
     """
     model.module.eval()
     norms = [
@@ -80,6 +84,7 @@ def measure_batch_norms(model: LoadedModel, batches: Iterable[tuple[Batch, Tenso
             norm.train()
         for _, (inputs, _labels) in zip(range(BATCHES), batches, strict=False):
             model.logits(inputs)
+            on_batch()
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -13,9 +13,10 @@ _NAMES_SHOWN = 5
 
 
 def distillation_loss(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """T² · KL(teacher ‖ student) of softened scores, mean over the batch (Hinton et al. 2015, section 2)."""
-    student = F.log_softmax(logits / temperature, dim=-1)
-    target = F.log_softmax(wanted / temperature, dim=-1)
+    """T² · KL(teacher ‖ student) of softened scores [N, classes] or [N, T, classes] (Hinton et al. 2015,
+    section 2): mean over samples, or over tokens."""
+    student = F.log_softmax(logits.flatten(0, -2) / temperature, dim=-1)
+    target = F.log_softmax(wanted.flatten(0, -2) / temperature, dim=-1)
     return F.kl_div(student, target, reduction="batchmean", log_target=True) * temperature**2
 
 
@@ -65,8 +66,8 @@ class HiddenStates:
             )
         if student.shape != teacher.shape:
             raise PreflightError(
-                f"fine_tune.distill.hidden_layers: '{name}' gives {list(student.shape)} in the pruned model and "
-                f"{list(teacher.shape)} in the dense one: name modules that keep their width, or leave it out"
+                f"fine_tune.distill.hidden_layers: '{name}' gives {list(student.shape)} in the pruned model "
+                f"and {list(teacher.shape)} in the dense one: name modules that keep their width"
             )
         return F.mse_loss(student.float(), teacher.detach().float())
 

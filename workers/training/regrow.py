@@ -18,9 +18,9 @@ NUDGE = 1e-8
 class Regrowth:
     """Exchanges weights of each pruned layer; every layer keeps its number of zeros.
 
-    A new weight begins at zero, which is also how a pruned one is told from a live one. So an exchange is part
-    of a step: a new weight passes the mask of the gradient at once, and moves with the very gradient that it
-    was chosen for. After the step zero means pruned again, and no mask is kept.
+    A new weight begins at zero, which is also how a pruned one is told from a live one. So an exchange is
+    part of a step: a new weight passes the mask of the gradient at once, and moves with the very gradient
+    that it was chosen for. After the step zero means pruned again, and no mask is kept.
     """
 
     def __init__(self, spec: Rigl, pruned: Sequence[Layer], optimizer: Optimizer, steps: int) -> None:
@@ -71,10 +71,11 @@ class Regrowth:
 
 
 def exchanged_mask(weight: Tensor, gradient: Tensor, share: float) -> Tensor:
-    """Which weights live after an exchange: bool, of `weight`'s shape, true as often as `weight` is not zero.
+    """Which weights live after an exchange: bool, in `weight`'s shape, true as often as `weight` is not 0.
 
-    The k = ⌊share · live⌋ smallest go; of these and the zeros, the k with the largest gradients live. One that
-    goes and is chosen again keeps its value, as in the paper's code. A zero without gradient never returns.
+    The k = ⌊share · live⌋ smallest go; of these and the zeros, the k with the largest gradients live. One
+    that goes and is chosen again keeps its value, as in the paper's code. A zero without gradient never
+    returns.
     """
     live = (weight != 0).flatten()
     k = int(share * int(live.sum()))

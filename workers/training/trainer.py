@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from schemas.fine_tune import Distill, FineTune
+from workers.loss import cross_entropy
 from workers.models.loaded import Batch, LoadedModel
 from workers.pruning.layers import Layer
 from workers.training.average import WeightAverage
@@ -43,8 +43,8 @@ class Trainer:
         self.schedule = LambdaLR(self.optimizer, lambda step: lr_factor(spec.lr_schedule, step, steps))
         self.autocast_to = mixed_precision(spec, model.device)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=self.autocast_to is torch.float16)
-        self.average = spec.average and WeightAverage(spec.average, self.parameters, steps)
-        self.regrowth = spec.regrow and Regrowth(spec.regrow, pruned, self.optimizer, steps)
+        self.average = WeightAverage(spec.average, self.parameters, steps) if spec.average else None
+        self.regrowth = Regrowth(spec.regrow, pruned, self.optimizer, steps) if spec.regrow else None
         self.hidden = _hidden_states(model, teacher, spec.distill)
         self._mask_updates = mask_updates
         self._after_backward = after_backward
@@ -112,7 +112,7 @@ class Trainer:
 
     def _loss(self, inputs: Batch, labels: Tensor) -> Tensor:
         logits = self.model.logits(inputs)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.spec.label_smoothing)
+        loss = cross_entropy(logits, labels, label_smoothing=self.spec.label_smoothing)
         distill = self.spec.distill
         if distill is None or self.teacher is None:
             return loss

@@ -12,16 +12,16 @@ from workers.pruning.nm import CHUNK, eligible, holds, nm_keep
 
 
 def reference(weight: Tensor, scores: Tensor, n: int, m: int, axis: int) -> Tensor:
-    """One group at a time, sorted in Python: zeros last, then by score, then by place."""
-    weights, ranks = weight.movedim(axis, -1), scores.movedim(axis, -1)
-    keep = torch.zeros(weights.shape, dtype=torch.bool)
-    for place in torch.cartesian_prod(*[torch.arange(size) for size in weights.shape[:-1]]).view(
+    """One group at a time, sorted in Python by score, zeros last, then by place."""
+    ranks = scores.where(weight != 0, -1.0).movedim(axis, -1)
+    keep = torch.zeros(ranks.shape, dtype=torch.bool)
+    for place in torch.cartesian_prod(*[torch.arange(size) for size in ranks.shape[:-1]]).view(
         -1, weight.dim() - 1
     ):
         row = tuple(place.tolist())
-        for start in range(0, weights.shape[-1], m):
+        for start in range(0, ranks.shape[-1], m):
             group = range(start, start + m)
-            best = sorted(group, key=lambda i: (weights[row][i] == 0, -float(ranks[row][i]), i))
+            best = sorted(group, key=lambda i: (-float(ranks[row][i]), i))
             keep[row][best[:n]] = True
     return keep.movedim(-1, axis)
 

@@ -2,27 +2,32 @@
 
 import torch
 
-from schemas.criteria import Magnitude, Random
-from workers.pruning.scores import BLOCK, score_for
+from workers.pruning.scores.elementwise import BLOCK, magnitude, random_for
 
 
-def scores(weights: torch.Tensor, criterion=None, *, layer="a", seed=0, number=1, start=0) -> torch.Tensor:
+def scores(weights: torch.Tensor, *, layer="a", seed=0, number=1, start=0) -> torch.Tensor:
     out = torch.empty(len(weights))
-    score_for(criterion or Random(), layer=layer, seed=seed, number=number)(weights, start, out)
+    where = slice(start, start + len(weights))
+    random_for(layer, seed=seed, number=number)(weights, where, out)
     return out
 
 
-def test_magnitude_is_the_absolute_value_for_both_norms():
+def magnitudes(weights: torch.Tensor) -> torch.Tensor:
+    out = torch.empty(len(weights))
+    magnitude(weights, slice(0, len(weights)), out)
+    return out
+
+
+def test_magnitude_is_the_absolute_value():
     weights = torch.tensor([-3.0, 1e-30, 0.0, 2.0])
 
-    assert torch.equal(scores(weights, Magnitude(norm=1)), weights.abs())
-    assert torch.equal(scores(weights, Magnitude(norm=2)), weights.abs())
+    assert torch.equal(magnitudes(weights), weights.abs())
 
 
 def test_magnitude_of_half_precision_is_exact():
     weights = torch.randn(64).bfloat16()
 
-    assert torch.equal(scores(weights, Magnitude()), weights.float().abs())
+    assert torch.equal(magnitudes(weights), weights.float().abs())
 
 
 def test_random_scores_are_the_same_on_every_pass():

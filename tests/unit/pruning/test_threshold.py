@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from workers.pruning import threshold
-from workers.pruning.scores import magnitude
-from workers.pruning.threshold import Cutoff, Scored, flat_weights, kth_smallest, zero_smallest
+from workers.pruning.scores.elementwise import magnitude
+from workers.pruning.scores.score import flat_weights
+from workers.pruning.threshold import Cutoff, Scored, kth_smallest, zero_smallest
 
 
 def scored(*weights: Tensor) -> list[Scored]:

@@ -1,0 +1,157 @@
+"""Recipe `auto`: measure what the model bears, and turn that into a spec for a structured job.
+
+The way that practitioners advise: how much each layer bears, how much all layers bear together, the point
+where the curve bends, and then channels instead of zeros at the same budget, because zeros are not faster on
+most hardware. Nothing here depends on the clock, so another attempt comes to the same decision.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from schemas.job_spec import JobSpec, Task
+from schemas.method import Unstructured
+from schemas.report import Curve
+from workers.evaluate import accuracy
+from workers.pruning.calibration import Calibration, drawn
+from workers.pruning.cut import cut
+from workers.pruning.layers import Choice, Layer, choose, prunable_layers
+from workers.pruning.sensitivity import sensitivity_curves
+
+LAYER_SHARES = (0.3, 0.5, 0.7, 0.9)
+MODEL_SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SAMPLES = 512
+LEAST = 0.3
+"""Share of the weights that goes where the model bears not even the first share without training."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured, what it came to, and why."""
+
+    spec: JobSpec
+    curves: list[Curve]
+    decisions: list[str]
+
+
+def explore(
+    spec: JobSpec,
+    calibration: Calibration,
+    dense_metric: float,
+    floor: float,
+    *,
+    on_share: Callable[[float], None],
+) -> Found:
+    """Measure the dense model, which is left as it was, and choose method, goal, schedule and quantization."""
+    choice = choose(prunable_layers(calibration.model.module), Unstructured())
+    allowed = dense_metric - floor
+
+    def evaluate() -> float:
+        return _metric(calibration)
+
+    dense = evaluate()
+    layers = sensitivity_curves(
+        choice.pruned, LAYER_SHARES, evaluate, on_layer=lambda done, of: on_share(0.7 * done / of)
+    )
+    whole = _model_curve(choice, evaluate, seed=spec.seed, on_share=on_share)
+    share = sweet_spot(whole, dense - allowed)
+    weak = [curve.name for curve in layers if curve.metrics[0] < dense - allowed]
+    weights = sum(layer.weight.numel() for layer in choice.pruned)
+    parameters = sum(one.numel() for one in calibration.model.module.parameters())
+    remaining = 1 - share * weights / parameters
+    chosen = _chosen(spec, remaining, weak, len(layers))
+    return Found(
+        chosen,
+        [*layers, whole],
+        [
+            _of_layers(layers, weak, dense, allowed),
+            _of_curve(whole, share, dense, allowed),
+            f"Pruned in structure, since zeros alone are not faster on most hardware: {share:.0%} of "
+            f"{weights:,} prunable weights are {1 - remaining:.1%} of all parameters, so the goal is "
+            f"params {remaining:.3f}, in {chosen.rounds_in_all()} rounds with fine-tuning.",
+            f"Quantized with {chosen.quantize.kind} afterwards: {_why(chosen.quantize.kind)}.",
+        ],
+    )
+
+
+def sweet_spot(curve: Curve, least: float) -> float:
+    """The largest measured share up to which every metric reaches `least`; `LEAST` where none does."""
+    share = LEAST
+    for at, metric in zip(curve.shares, curve.metrics, strict=True):
+        if metric < least:
+            break
+        share = at
+    return share
+
+
+def _chosen(spec: JobSpec, remaining: float, weak: list[str], layers: int) -> JobSpec:
+    text = spec.data.task is Task.text_classification
+    changes = {
+        "recipe": None,
+        "goal": {"params": remaining},
+        # a model whose layers are all weak has none to spare
+        "method": {"pattern": "structured", "exclude": [] if len(weak) == layers else weak[:64]},
+        "quantize": {"kind": "int8_dynamic" if text else "int8_static"},
+    }
+    return JobSpec.model_validate({**spec.model_dump(mode="json"), **changes})
+
+
+def _why(kind: str) -> str:
+    if kind == "int8_dynamic":
+        return "activations of text models vary too much for fixed scales"
+    return "convolutions are faster with fixed scales, taken from calibration samples"
+
+
+def _metric(calibration: Calibration) -> float:
+    bundle = calibration.bundle
+    split = drawn(bundle.calibration or bundle.train, SAMPLES, seed=calibration.seed)
+    return accuracy(
+        calibration.model,
+        bundle.judged_by(split),
+        batch_size=calibration.batch_size,
+        on_batch=lambda *_: calibration.on_batch(),
+    )
+
+
+def _model_curve(
+    choice: Choice, evaluate: Callable[[], float], *, seed: int, on_share: Callable[[float], None]
+) -> Curve:
+    """All layers cut together by magnitude, one global ranking, no training; the weights are put back."""
+    before = [layer.weight.detach().clone() for layer in choice.pruned]
+    metrics = []
+    for number, share in enumerate(MODEL_SHARES, start=1):
+        cut(
+            choice, Unstructured(), share, calibration=None, evaluate=None, movement=None, seed=seed, number=0
+        )
+        metrics.append(evaluate())
+        _put_back(choice.pruned, before)
+        on_share(0.7 + 0.3 * number / len(MODEL_SHARES))
+    return Curve(name="*", shares=list(MODEL_SHARES), metrics=metrics)
+
+
+@torch.no_grad()
+def _put_back(layers: list[Layer], before: list[torch.Tensor]) -> None:
+    for layer, weights in zip(layers, before, strict=True):
+        layer.weight.copy_(weights)
+
+
+def _of_layers(layers: list[Curve], weak: list[str], dense: float, allowed: float) -> str:
+    head = (
+        f"Each of {len(layers)} layers was cut alone on {SAMPLES} samples, where the dense model reaches {dense:.4f}"
+    )
+    if not weak:
+        return f"{head}: each bears {LAYER_SHARES[0]:.0%} within the {allowed:.4f} that may be lost."
+    if len(weak) == len(layers):
+        return f"{head}: not one bears {LAYER_SHARES[0]:.0%} without training, so none is left out."
+    named = ", ".join(weak[:5]) + (" and others" if len(weak) > 5 else "")
+    return f"{head}: {named} lose more than may be lost at {LAYER_SHARES[0]:.0%}, so their width stays."
+
+
+def _of_curve(curve: Curve, share: float, dense: float, allowed: float) -> str:
+    metrics = dict(zip(curve.shares, curve.metrics, strict=True))
+    after = [at for at in curve.shares if at > share]
+    told = f"The sweet spot is {share:.0%}: without training the metric is {metrics[share]:.4f}"
+    if not after:
+        return f"{told}, and no larger share was tried."
+    return f"{told}, and {metrics[after[0]]:.4f} at {after[0]:.0%}; {dense - allowed:.4f} was to be kept."

@@ -1,0 +1,1 @@
+"""Criteria: how much each weight counts. The smallest scores are cut."""

@@ -1,0 +1,333 @@
+"""Sizes that modules keep as Python attributes, brought in line with what a surgery leaves of tensors."""
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from workers.errors import PreflightError
+from workers.pruning.structured.graph import DependencyGraph, Group, Removal
+from workers.pruning.structured.narrow import NARROW, become_narrow, kind_of
+from workers.pruning.structured.records import Change
+
+Keeps = Mapping[tuple[str, int], NDArray[np.bool_]]
+Value = int | tuple[int, ...] | str
+
+HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "num_query_heads", "heads")
+KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "kv_heads", "kv_n_heads")
+HEAD_WIDTHS = ("all_head_size", "all_head_dim", "inner_dim", "split_size", "attn_dim", "inner_attn_dim")
+GROUPINGS = ("num_key_value_groups", "num_kv_groups", "num_queries_per_kv", "n_rep")
+NEURONS = (
+    "intermediate_size",
+    "intermediate_dim",
+    "ffn_dim",
+    "hidden_features",
+    "d_ff",
+    "mlp_dim",
+    "expert_dim",
+)
+HIDDEN = ("hidden_size", "hidden_dim", "embed_dim", "d_model", "dim", "n_embd", "num_features", "feature_dim")
+KEYS_OR_VALUES = ("k", "v", "key", "value", "k_proj", "v_proj", "k_lin", "v_lin", "kv", "kv_proj", "wk", "wv")
+
+OF_TENSORS = frozenset(
+    {
+        "in_channels",
+        "out_channels",
+        "groups",
+        "in_features",
+        "out_features",
+        "in1_features",
+        "in2_features",
+        "nf",
+        "nx",
+        "num_features",
+        "num_channels",
+        "num_groups",
+        "normalized_shape",
+        "num_parameters",
+        "embedding_dim",
+        "num_embeddings",
+        "embed_dim",
+        "num_heads",
+        "kdim",
+        "vdim",
+    }
+)
+MAY_CHANGE = OF_TENSORS | {*HEADS, *KV_HEADS, *HEAD_WIDTHS, *GROUPINGS, *NEURONS, *HIDDEN, "kind"}
+"""No other attribute is ever written, whatever a file says."""
+
+_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_BY_AXIS: tuple[tuple[type[nn.Module] | tuple[type[nn.Module], ...], dict[tuple[str, int], str]], ...] = (
+    (nn.Linear, {("weight", 0): "out_features", ("weight", 1): "in_features"}),
+    (Conv1D, {("weight", 0): "nx", ("weight", 1): "nf"}),
+    (
+        nn.Bilinear,
+        {("weight", 0): "out_features", ("weight", 1): "in1_features", ("weight", 2): "in2_features"},
+    ),
+    ((nn.Embedding, nn.EmbeddingBag), {("weight", 0): "num_embeddings", ("weight", 1): "embedding_dim"}),
+    (nn.PReLU, {("weight", 0): "num_parameters"}),
+)
+"""What each axis of a tensor is called, for layers where it is as simple as that."""
+
+
+def changes(module: nn.Module, keeps: Keeps, graph: DependencyGraph, removal: Removal) -> Iterator[Change]:
+    """The attributes that must change when `keeps` is cut from `module`, which is still as it was.
+
+    Raises PreflightError where a module cannot have the sizes that are left.
+    """
+    modules = dict(module.named_modules(remove_duplicate=False))
+    found: dict[tuple[str, str], Value] = {}
+    for path, own in _by_module(keeps).items():
+        found.update({(path, name): value for name, value in _of_tensors(modules[path], own, path)})
+    for group in (group for group in graph.groups if len(removal.get(group.name, ()))):
+        for path, attribute, value in _of_group(group, keeps, modules):
+            found.setdefault((path, attribute), value)
+    for path, part in modules.items():
+        if isinstance(part, nn.MultiheadAttention):
+            found.update({(path, name): value for name, value in _of_attention(part, keeps, path)})
+    for (path, attribute), value in found.items():
+        if _get(modules[path], attribute) != value:
+            yield Change(module=path, attribute=attribute, value=value)
+
+
+def check(module: nn.Module, wanted: Iterable[Change]) -> None:
+    """Raises ValueError where a change names nothing that `module` has, or something that is no size."""
+    modules = dict(module.named_modules(remove_duplicate=False))
+    for change in wanted:
+        if change.attribute.removeprefix("config.") not in MAY_CHANGE:
+            raise ValueError(f"'{change.attribute}' is no size of a module")
+        old = _get(modules[change.module], change.attribute) if change.module in modules else None
+        if type(old) is not type(change.value) or (change.attribute == "kind" and change.value != NARROW):
+            raise ValueError(f"the model has no '{change.attribute}' in module '{change.module}' to change")
+
+
+def apply(module: nn.Module, wanted: Iterable[Change]) -> None:
+    """Write the new values; a config that other modules share is copied first."""
+    modules = dict(module.named_modules(remove_duplicate=False))
+    for change in wanted:
+        part, value = modules[change.module], change.value
+        if change.attribute == "kind":
+            become_narrow(part)
+        elif change.attribute.startswith("config."):
+            part.config = copy.copy(part.config)
+            setattr(part.config, change.attribute.removeprefix("config."), value)
+        else:
+            setattr(part, change.attribute, value)
+
+
+def _get(part: nn.Module, attribute: str) -> object:
+    if attribute == "kind":
+        return kind_of(part)
+    if attribute.startswith("config."):
+        return getattr(getattr(part, "config", None), attribute.removeprefix("config."), None)
+    value = getattr(part, attribute, None)
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _by_module(keeps: Keeps) -> dict[str, dict[tuple[str, int], NDArray[np.bool_]]]:
+    grouped: dict[str, dict[tuple[str, int], NDArray[np.bool_]]] = {}
+    for (tensor, dim), keep in keeps.items():
+        path, _, local = tensor.rpartition(".")
+        grouped.setdefault(path, {})[local, dim] = keep
+    return grouped
+
+
+def _of_tensors(
+    part: nn.Module, own: Mapping[tuple[str, int], NDArray[np.bool_]], path: str
+) -> Iterator[tuple[str, Value]]:
+    """Sizes that a module's own tensors have: (attribute, new value)."""
+    if isinstance(part, _CONV + _TRANSPOSED):
+        yield from _of_convolution(part, own, path)
+    elif isinstance(part, nn.GroupNorm):
+        keep = own["weight", 0]
+        yield "num_channels", int(keep.sum())
+        yield "num_groups", _groups_left(keep, part.num_groups, path)
+    elif hasattr(part, "normalized_shape"):
+        yield "normalized_shape", _new_shape(part, own)
+    elif hasattr(part, "num_features") and hasattr(part, "eps"):
+        yield "num_features", int(next(iter(own.values())).sum())
+    else:
+        names = next((names for kinds, names in _BY_AXIS if isinstance(part, kinds)), {})
+        yield from ((names[key], int(keep.sum())) for key, keep in own.items() if key in names)
+
+
+def _new_shape(part: nn.Module, own: Mapping[tuple[str, int], NDArray[np.bool_]]) -> tuple[int, ...]:
+    old = part.normalized_shape
+    assert isinstance(old, tuple | list)
+    shape = list(old)
+    for (_, dim), keep in own.items():
+        shape[dim] = int(keep.sum())
+    return tuple(shape)
+
+
+def _of_convolution(
+    part: nn.Module, own: Mapping[tuple[str, int], NDArray[np.bool_]], path: str
+) -> Iterator[tuple[str, Value]]:
+    weight, groups = part.weight, part.groups
+    assert isinstance(weight, nn.Parameter)
+    assert isinstance(groups, int)
+    sizes = [int(own["weight", dim].sum()) if ("weight", dim) in own else weight.shape[dim] for dim in (0, 1)]
+    left = _groups_left(own["weight", 0], groups, path) if ("weight", 0) in own else groups
+    whole, each = (
+        ("in_channels", "out_channels")
+        if isinstance(part, _TRANSPOSED)
+        else (
+            "out_channels",
+            "in_channels",
+        )
+    )
+    yield whole, sizes[0]
+    yield each, sizes[1] * left
+    yield "groups", left
+
+
+def _groups_left(keep: NDArray[np.bool_], groups: int, path: str) -> int:
+    """Groups of a convolution or norm after `keep` [channels]: all, each narrower, or fewer whole ones."""
+    counts = keep.reshape(groups, -1).sum(axis=1)
+    full = len(keep) // groups
+    if counts.min() == counts.max():
+        return groups
+    if np.isin(counts, (0, full)).all():
+        return int((counts == full).sum())
+    raise PreflightError(
+        f"'{path}' has {groups} groups of {full} channels, which would keep {counts.min()} to {counts.max()} "
+        "each: groups stay equally wide or go whole; exclude that layer"
+    )
+
+
+def _of_group(
+    group: Group, keeps: Keeps, modules: Mapping[str, nn.Module]
+) -> Iterator[tuple[str, str, Value]]:
+    """Sizes that the modules round a group's layers hold: (module, attribute, new value)."""
+    if group.kind == "heads":
+        yield from _of_heads(group, keeps, modules)
+    elif group.kind in ("neurons", "hidden"):
+        first = next((axis for axis in group.axes if axis.role == "out"), group.axes[0])
+        names = NEURONS if group.kind == "neurons" else HIDDEN
+        keep = keeps[first.tensor, first.dim]
+        for path in _around(group, depth=2 if group.kind == "neurons" else 99):
+            for name in names:
+                if vars(modules.get(path, nn.Module())).get(name) == group.size:
+                    yield path, name, int(keep.sum()) * group.size // len(keep)
+
+
+def _around(group: Group, *, depth: int) -> list[str]:
+    """Names of the modules that hold the group's tensors, and of those round them, `depth` in all."""
+    paths: dict[str, None] = {}
+    for axis in group.axes:
+        path = axis.tensor.rpartition(".")[0]
+        for _ in range(depth):
+            paths[path] = None
+            if not path:
+                break
+            path = path.rpartition(".")[0]
+    return list(paths)
+
+
+def _of_heads(
+    group: Group, keeps: Keeps, modules: Mapping[str, nn.Module]
+) -> Iterator[tuple[str, str, Value]]:
+    """Numbers of heads shrink as the rows of the query (or fused) layer, those of key and value as theirs."""
+    for path in _around(group, depth=2):
+        part = modules.get(path)
+        if part is None or isinstance(part, nn.Linear | Conv1D | nn.Embedding):
+            continue
+        queries, keys = _shares(group, keeps, path)
+        if queries is None:
+            continue
+        if keys is None:
+            # layers of their own that the group does not touch keep all of their heads
+            keys = Fraction(1) if any(hasattr(part, name) for name in KEYS_OR_VALUES) else queries
+        for names, share in (
+            (HEADS, queries),
+            (HEAD_WIDTHS, queries),
+            (KV_HEADS, keys),
+            (GROUPINGS, queries / keys),
+        ):
+            for name in names:
+                value = _read_size(part, name)
+                if value is not None:
+                    attribute = name if name in vars(part) else f"config.{name}"
+                    yield path, attribute, _scaled(value, share, f"{path}.{name}")
+
+
+def _read_size(part: nn.Module, name: str) -> int | None:
+    """An attribute, or a field of the config that the module's forward reads at each call."""
+    value = vars(part).get(name)
+    if value is None and name in _names_in_forward(part):
+        value = getattr(getattr(part, "config", None), name, None)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _names_in_forward(part: nn.Module) -> tuple[str, ...]:
+    code = getattr(type(part).forward, "__code__", None)
+    return code.co_names if code is not None else ()
+
+
+def _shares(group: Group, keeps: Keeps, path: str) -> tuple[Fraction | None, Fraction | None]:
+    """Share of rows that stay in the query (or fused) layers inside `path`, and in key and value layers."""
+    queries = keys = None
+    prefix = f"{path}." if path else ""
+    for axis in sorted(group.axes, key=lambda axis: axis.role != "out"):
+        if axis.role not in ("out", "other") or not axis.tensor.startswith(prefix):
+            continue
+        keep = keeps[axis.tensor, axis.dim]
+        share = Fraction(int(keep.sum()), len(keep))
+        layer = axis.tensor.removeprefix(prefix).split(".")[0]
+        if layer in KEYS_OR_VALUES:
+            keys = share if keys is None else keys
+        elif queries is None:
+            queries = share
+    return queries, keys
+
+
+def _scaled(value: int, share: Fraction, name: str) -> int:
+    new = value * share
+    if new.denominator != 1 or new < 1:
+        raise PreflightError(
+            f"'{name}' is {value}, of which {share} would stay, no whole number: exclude this attention"
+        )
+    return int(new)
+
+
+def _of_attention(part: nn.MultiheadAttention, keeps: Keeps, path: str) -> Iterator[tuple[str, Value]]:
+    """torch's own attention takes its input's width for heads · head_dim: other sizes need our forward."""
+    prefix = f"{path}." if path else ""
+    rows = next(
+        (
+            keeps[prefix + name, 0].sum() // parts
+            for name, parts in (("in_proj_weight", 3), ("q_proj_weight", 1))
+            if (prefix + name, 0) in keeps
+        ),
+        part.head_dim * part.num_heads,
+    )
+    outputs = keeps.get((f"{prefix}out_proj.weight", 0))
+    embed = part.embed_dim if outputs is None else int(outputs.sum())
+    if int(rows) == part.head_dim * part.num_heads and embed == part.embed_dim:
+        return
+    if int(rows) % part.head_dim:
+        raise PreflightError(
+            f"'{path}' would keep {rows} of {part.head_dim * part.num_heads} attention channels, which is no "
+            f"whole number of heads of {part.head_dim}: exclude this attention"
+        )
+    yield "num_heads", int(rows) // part.head_dim
+    yield "embed_dim", embed
+    for name, tensor in (("kdim", "k_proj_weight"), ("vdim", "v_proj_weight")):
+        read = keeps.get((prefix + tensor, 1))
+        yield (
+            name,
+            (
+                embed
+                if part.in_proj_weight is not None
+                else int(read.sum())
+                if read is not None
+                else getattr(part, name)
+            ),
+        )
+    if int(rows) != embed:
+        yield "kind", NARROW

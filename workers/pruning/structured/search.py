@@ -1,0 +1,72 @@
+"""From a goal to the share of units that meets it."""
+
+from collections.abc import Callable
+
+from workers.errors import PreflightError
+from workers.pruning.structured.graph import Removal
+
+TOLERANCE = 0.02
+"""How far below the goal the answer may be, as a share of it."""
+CLOSE = 0.002
+"""Closer is not looked for."""
+HALVINGS = 12
+
+Measure = Callable[[Removal], float]
+Planner = Callable[[float], Removal]
+
+
+def reach(measure: Measure, planner: Planner, remaining: float) -> Removal:
+    """A removal after which `measure` is at most `remaining`, and within 2 % of it where widths allow.
+
+    `measure` gives what remains as a share of the dense model and falls as units go; `planner` maps a share
+    of units, 0 to 1, to a removal, and a larger share to the same units and more. First the share is
+    bisected; where one step of it jumps over the goal (many groups change width at once), some groups take
+    the step and the others do not. At most 14 + log2(groups) calls of `measure`, mostly fewer than 10. Raises
+    PreflightError where even everything that may go is too little.
+    """
+    best = planner(1.0)
+    left = measure(best)
+    if left > remaining:
+        raise PreflightError(
+            f"goal: {remaining:.1%} shall remain, and {left:.1%} remain when all that may go is gone: "
+            "raise the goal, raise allocation.cap, lower method.round_to, or exclude less"
+        )
+    worse: Removal = {}
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        if left >= (1 - CLOSE) * remaining:
+            return best
+        share = (low + high) / 2
+        found = planner(share)
+        if _same(found, best):
+            high = share
+        elif _same(found, worse):
+            low = share
+        elif (value := measure(found)) <= remaining:
+            best, left, high = found, value, share
+        else:
+            worse, low = found, share
+    return best if left >= (1 - CLOSE) * remaining else _mixed(measure, worse, best, remaining)
+
+
+def _mixed(measure: Measure, worse: Removal, best: Removal, remaining: float) -> Removal:
+    """The most groups as in `worse` (too large), the others as in `best`, such that the goal is met."""
+    differing = [name for name in best if len(best[name]) != len(worse.get(name, ()))]
+
+    def restored(count: int) -> Removal:
+        mixture = {**best, **{name: worse.get(name) for name in differing[:count]}}
+        return {name: units for name, units in mixture.items() if units is not None and len(units)}
+
+    low, high = 0, len(differing)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if measure(restored(middle)) <= remaining:
+            low = middle
+        else:
+            high = middle
+    return restored(low)
+
+
+def _same(one: Removal, other: Removal) -> bool:
+    """By widths: of two removals by one planner the larger holds the smaller."""
+    return one.keys() == other.keys() and all(len(one[name]) == len(other[name]) for name in one)

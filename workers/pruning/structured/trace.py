@@ -1,0 +1,87 @@
+"""Dependency analysis: which positions of which tensors of a model must go together."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from workers.pruning.structured.graph import DependencyGraph
+from workers.pruning.structured.groups import graph_of
+from workers.pruning.structured.parameters import parameter_table
+from workers.pruning.structured.tracer import Tracer, named
+
+_CACHES = frozenset({"past_key_values", "mems", "cache_params"})
+
+
+def trace(module: nn.Module, run: Callable[[nn.Module], object]) -> DependencyGraph:
+    """All groups of `module`, from one forward that `run` makes with an example batch of at least two.
+
+    Runs in evaluation mode on tensors without data (no arithmetic, no memory); where the code of the model looks at
+    values, again on real ones. The module is as before afterwards. What cannot be followed keeps its size, with the
+    reason. Whatever `run` raises on real tensors passes through.
+    """
+    with _unchanged(module), torch.no_grad(), _plain_attention():
+        module.eval()
+        try:
+            tracer = _forward(module, run, fake=True)
+        except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, AssertionError):
+            tracer = _forward(module, run, fake=False)
+    return graph_of(tracer.table, tracer.units.resolve())
+
+
+def _forward(module: nn.Module, run: Callable[[nn.Module], object], *, fake: bool) -> Tracer:
+    tracer = Tracer(parameter_table(module), shapes_only=fake)
+    with ExitStack() as stack:
+        stack.enter_context(named(module, tracer.modules))
+        if fake:
+            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(tracer)
+        out = run(module)
+    tracer.freeze_outputs(_plain(out))
+    return tracer
+
+
+def _plain(value: Any) -> Any:
+    """Nested lists of the tensors in a result; key-value caches are not results."""
+    if isinstance(value, Mapping):
+        return [_plain(each) for key, each in value.items() if key not in _CACHES]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [_plain(getattr(value, each.name)) for each in fields(value) if each.name not in _CACHES]
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value
+
+
+@contextmanager
+def _unchanged(module: nn.Module) -> Iterator[None]:
+    """Put back every attribute that a forward may set: modes, caches, buffers."""
+    saved = [
+        (each, dict(each.__dict__), dict(each._buffers), dict(each._parameters), dict(each._modules))
+        for each in module.modules()
+    ]
+    try:
+        yield
+    finally:
+        for each, attributes, *tables in saved:
+            each.__dict__.clear()
+            each.__dict__.update(attributes)
+            for table, before in zip((each._buffers, each._parameters, each._modules), tables, strict=True):
+                table.clear()
+                table.update(before)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention as matrix products, which the rules follow."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
