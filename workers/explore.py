@@ -11,17 +11,26 @@ from dataclasses import dataclass
 import torch
 
 from schemas.job_spec import JobSpec, Task
-from schemas.method import Unstructured
+from schemas.method import Structured, Unstructured
 from schemas.report import Curve
+from workers.errors import PreflightError
 from workers.evaluate import accuracy
+from workers.models.loaded import Batch, LoadedModel
 from workers.pruning.calibration import Calibration, drawn
 from workers.pruning.cut import cut
 from workers.pruning.layers import Choice, Layer, choose, prunable_layers
 from workers.pruning.sensitivity import sensitivity_curves
+from workers.pruning.structured.graph import DependencyGraph
+from workers.pruning.structured.measures import parameters_after
+from workers.pruning.structured.plan import choose_groups, plan
+from workers.pruning.structured.scores import magnitude
+from workers.pruning.structured.trace import trace
 
 LAYER_SHARES = (0.3, 0.5, 0.7, 0.9)
 MODEL_SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SAMPLES = 512
+STEPS = (8, 4, 2, 1)
+"""Multiples that widths are rounded to; small models have no room for large ones."""
 LEAST = 0.3
 """Share of the weights that goes where the model bears not even the first share without training."""
 
@@ -40,10 +49,11 @@ def explore(
     calibration: Calibration,
     dense_metric: float,
     floor: float,
+    example: Batch,
     *,
     on_share: Callable[[float], None],
 ) -> Found:
-    """Measure the dense model, which is left as it was, and choose method, goal, schedule and quantization."""
+    """Measure the dense model, which stays as it was, and choose method, goal and quantization."""
     choice = choose(prunable_layers(calibration.model.module), Unstructured())
     allowed = dense_metric - floor
 
@@ -60,7 +70,10 @@ def explore(
     weights = sum(layer.weight.numel() for layer in choice.pruned)
     parameters = sum(one.numel() for one in calibration.model.module.parameters())
     remaining = 1 - share * weights / parameters
-    chosen = _chosen(spec, remaining, weak, len(layers))
+    # a model whose layers are all weak has none to spare
+    kept = () if len(weak) == len(layers) else tuple(weak[:64])
+    method, least = _method(calibration.model, kept, remaining, example)
+    chosen = _chosen(spec, max(remaining, least), method)
     return Found(
         chosen,
         [*layers, whole],
@@ -69,7 +82,8 @@ def explore(
             _of_curve(whole, share, dense, allowed),
             f"Pruned in structure, since zeros alone are not faster on most hardware: {share:.0%} of "
             f"{weights:,} prunable weights are {1 - remaining:.1%} of all parameters, so the goal is "
-            f"params {remaining:.3f}, in {chosen.rounds_in_all()} rounds with fine-tuning.",
+            f"params {max(remaining, least):.3f}{_at_least(least, remaining)}, in {chosen.rounds_in_all()} "
+            f"rounds with fine-tuning, widths in steps of {method.round_to}.",
             f"Quantized with {chosen.quantize.kind} afterwards: {_why(chosen.quantize.kind)}.",
         ],
     )
@@ -85,16 +99,43 @@ def sweet_spot(curve: Curve, least: float) -> float:
     return share
 
 
-def _chosen(spec: JobSpec, remaining: float, weak: list[str], layers: int) -> JobSpec:
+def _method(
+    model: LoadedModel, kept: tuple[str, ...], remaining: float, example: Batch
+) -> tuple[Structured, float]:
+    """Widths in the largest steps by which `remaining` can be reached, and the least that can remain."""
+    graph = trace(model.module, lambda module: model.call(module, example))
+    after = parameters_after(model.module, graph)
+    for round_to in STEPS:
+        method = Structured(exclude=kept, round_to=round_to)
+        groups = choose_groups(graph, method).groups if _shrinks(graph, method) else ()
+        scores = magnitude(model.module, groups, norm=2)
+        least = after(plan(groups, scores, method, 1.0)) / after({})
+        if least <= remaining:
+            break
+    return method, least
+
+
+def _shrinks(graph: DependencyGraph, method: Structured) -> bool:
+    try:
+        choose_groups(graph, method)
+    except PreflightError:
+        return False
+    return True
+
+
+def _chosen(spec: JobSpec, remaining: float, method: Structured) -> JobSpec:
     text = spec.data.task is Task.text_classification
     changes = {
         "recipe": None,
         "goal": {"params": remaining},
-        # a model whose layers are all weak has none to spare
-        "method": {"pattern": "structured", "exclude": [] if len(weak) == layers else weak[:64]},
+        "method": method.model_dump(mode="json"),
         "quantize": {"kind": "int8_dynamic" if text else "int8_static"},
     }
     return JobSpec.model_validate({**spec.model_dump(mode="json"), **changes})
+
+
+def _at_least(least: float, remaining: float) -> str:
+    return " (no more can go)" if least > remaining else ""
 
 
 def _why(kind: str) -> str:
@@ -138,7 +179,8 @@ def _put_back(layers: list[Layer], before: list[torch.Tensor]) -> None:
 
 def _of_layers(layers: list[Curve], weak: list[str], dense: float, allowed: float) -> str:
     head = (
-        f"Each of {len(layers)} layers was cut alone on {SAMPLES} samples, where the dense model reaches {dense:.4f}"
+        f"Each of {len(layers)} layers was cut alone on {SAMPLES} samples, where the dense model reaches "
+        f"{dense:.4f}"
     )
     if not weak:
         return f"{head}: each bears {LAYER_SHARES[0]:.0%} within the {allowed:.4f} that may be lost."

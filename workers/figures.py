@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -76,7 +77,7 @@ def macs_of(
     """
     counter = FlopCounterMode(display=False)
     model.module.eval()
-    with counter, _plain_attention():
+    with counter, _plain_attention(), no_parameter_needs_gradients(model.module):
         model.logits(sample)
     total = counter.get_total_flops() // 2
     if total == 0:
@@ -89,6 +90,19 @@ def macs_of(
         macs = sum(by_module.get(path, {}).values()) // 2
         idle += macs * int((layer.weight == 0).sum()) / layer.weight.numel()
     return total, total - round(idle)
+
+
+@contextmanager
+def no_parameter_needs_gradients(module: nn.Module) -> Iterator[None]:
+    """While torch follows modules: it stops at a view of a parameter that was made without gradients."""
+    wanted = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

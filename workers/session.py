@@ -10,33 +10,54 @@ from typing import Self
 
 import numpy as np
 import torch
+from safetensors.torch import load_model as load_weights
 
 from schemas.benchmark import BenchmarkResult
+from schemas.job_spec import JobSpec
+from schemas.quantize import Cluster, Int8Dynamic, Int8Static
+from schemas.report import ModelFigures, Stage
 from schemas.round import Checkpoint
+from schemas.schedule import Gradual
 from service.settings import Settings
 from service.store.blobs import Blobs
 from workers.benchmark.compare import compare
 from workers.cache import Cache, Entry
-from workers.checkpoints import Checkpoints
+from workers.checkpoints import Checkpoints, Saved
 from workers.data.bundle import Bundle
 from workers.data.load import load_bundle, require_one_batch
 from workers.determinism import make_deterministic, seed_everything
 from workers.errors import ModelError, NoDevice
 from workers.evaluate import accuracy
+from workers.explore import Found, explore
 from workers.export import OnnxExport, export_onnx
 from workers.figures import layer_figures, model_figures
-from workers.fine_tune import StepInfo, fine_tune
+from workers.fine_tune import StepInfo
 from workers.link import Link, Meter
 from workers.messages import DoneMessage, JobOrder
+from workers.models.folder import read_config
 from workers.models.load import load_model
 from workers.models.loaded import LoadedModel
 from workers.models.save import save_model
 from workers.models.weights import SINGLE
 from workers.patience import patiently
-from workers.pruning.cut import cut
-from workers.pruning.layers import Choice, choose, packed_attention, prunable_layers
+from workers.pruning.calibration import Calibration
+from workers.pruning.layers import all_of
+from workers.pruning.make import make_pruner
+from workers.pruning.pruner import Pruner
+from workers.pruning.structured.history import History
+from workers.pruning.structured.reload import is_pruned, save_pruned
 from workers.publish import Findings, publish
-from workers.story import Outcome
+from workers.quantization.int8 import QuantizationFailed
+from workers.quantization.step import (
+    INT8_FILE,
+    Quantized,
+    cluster,
+    quantize,
+    refuse_unquantizable,
+    stages,
+)
+from workers.story import Outcome, Pruned
+from workers.training.round import train_round
 from workers.transfer import DATA_FILES, MODEL_FILES, PICKLES
 
 EVALUATION_BATCH = 256
@@ -62,7 +83,9 @@ class TorchSession:
         self._explored: Found | None = None
         self._notes: list[str] = []
         self._share = 0.0
+        self._quantized: Quantized | None = None
         self._benchmark: BenchmarkResult | None = None
+        self._int8_benchmark: BenchmarkResult | None = None
         make_deterministic(threads=self._order.threads)
         return self
 
@@ -123,15 +146,27 @@ class TorchSession:
         pruner.prune(self._spec.removed_after(self._spec.rounds_in_all()), 0)
         accuracy(probe, few, batch_size=len(few.validation), on_batch=lambda *_: meter.advance(0.3))
         if trains:
-            training = Training(self._spec, probe, self._dense, few, pruner)
-            training.run(0, 1, on_step=lambda _: meter.advance(0.5), evaluate_epoch=None)
+            train_round(
+                self._spec,
+                probe,
+                self._dense,
+                few,
+                pruner,
+                share=self._spec.removed_after(self._spec.rounds_in_all()),
+                number=0,
+                epochs=1,
+                on_step=lambda _: meter.advance(0.5),
+                evaluate_epoch=None,
+            )
         if "onnx" in self._spec.export:
             example = self._example(2)
             self._dense_onnx = export_onnx(self._dense, self._scratch / "dense.onnx", example)
             if self._spec.method.removes_units:
                 export_onnx(probe, self._scratch / "probe.onnx", example)
             meter.advance(0.8)
-            check_quantizes(self._spec.quantize, self._dense_onnx.files[0], self._scratch, self._feeds)
+            refuse_unquantizable(
+                self._spec.quantize, self._dense_onnx.files[0], self._bundle, seed=self._spec.seed
+            )
 
     def _first_batch(self) -> Bundle:
         size = min(self._spec.fine_tune.batch_size, len(self._bundle.train))
@@ -163,7 +198,8 @@ class TorchSession:
         calibration = Calibration(
             self._model, self._bundle, self._spec.seed, EVALUATION_BATCH, self._link.raise_if_stopped
         )
-        found = explore(self._spec, calibration, dense_metric, floor, on_share=meter.advance)
+        example = self._example(2)
+        found = explore(self._spec, calibration, dense_metric, floor, example, on_share=meter.advance)
         self._spec, self._explored = found.spec, found
         self._pruner = self._pruner_of(self._model, self._bundle)
         return found.spec
@@ -208,8 +244,19 @@ class TorchSession:
                 on_batch=lambda *_: self._link.raise_if_stopped(),
             )
 
-        training = Training(self._spec, self._model, self._dense, self._bundle, self._pruner, self._share)
-        return training.run(number, epochs, on_step=on_step, evaluate_epoch=evaluate_epoch)
+        result = train_round(
+            self._spec,
+            self._model,
+            self._dense,
+            self._bundle,
+            self._pruner,
+            share=self._share,
+            number=number,
+            epochs=epochs,
+            on_step=on_step,
+            evaluate_epoch=evaluate_epoch,
+        )
+        return result.epochs_run, result.loss
 
     def checkpoint(self, number: int, dense_metric: float) -> Checkpoint:
         """The weights of this round in S3, not yet committed."""
@@ -235,17 +282,29 @@ class TorchSession:
         return save_pruned(model, history, folder, self._example(2))
 
     def quantize(self, meter: Meter) -> None:
-        """Smaller numbers, in files of their own beside the pruned model's."""
-        self._quantized = quantize(
-            self._spec.quantize,
-            self._model,
-            self._pruner.choice.pruned,
-            self._bundle,
-            onnx=self._pruned_onnx.files[0] if self._pruned_onnx else None,
-            folder=self._out,
-            seed=self._spec.seed,
-            on_share=meter.advance,
-        )
+        """Smaller numbers, in a file beside the pruned model's; a failure costs that file only."""
+        spec = self._spec.quantize
+        if isinstance(spec, Cluster):
+            layers = all_of(self._model.module).pruned
+            self._quantized = cluster(
+                spec, self._model, layers, self._bundle, self._out, on_share=meter.advance
+            )
+        elif isinstance(spec, Int8Dynamic | Int8Static) and self._pruned_onnx is not None:
+            try:
+                self._quantized = quantize(
+                    spec,
+                    self._pruned_onnx.files[0],
+                    self._bundle,
+                    self._out,
+                    classes=self._model.classes,
+                    seed=self._spec.seed,
+                    threads=self._order.threads,
+                    on_share=meter.advance,
+                )
+            except QuantizationFailed as error:
+                self._notes.append(
+                    f"There is no {INT8_FILE}: ONNX Runtime cannot quantize this model ({error})."
+                )
 
     def _feeds(self, size: int) -> dict[str, np.ndarray]:
         return {name: value.cpu().numpy() for name, value in self._example(size).items()}
@@ -254,13 +313,38 @@ class TorchSession:
         """Dense and pruned in turns, unless the spec says none."""
         if self._spec.benchmark.backend == "none" or self._dense_onnx is None or self._pruned_onnx is None:
             return
-        self._benchmark = compare(
+        pruned, int8 = self._pruned_onnx.files[0], self._out / INT8_FILE
+        arms = 2 if int8.exists() else 1
+        self._benchmark = self._compare(pruned, lambda share: meter.advance(share / arms))
+        if int8.exists():
+            self._int8_benchmark = self._compare(int8, lambda share: meter.advance(0.5 + share / 2))
+
+    def _compare(self, pruned: Path, on_share: Callable[[float], None]) -> BenchmarkResult:
+        assert self._dense_onnx is not None
+        return compare(
             self._dense_onnx.files[0],
-            self._pruned_onnx.files[0],
+            pruned,
             self._feeds,
             self._spec.benchmark,
             threads=self._order.threads,
-            on_round=lambda done, of: meter.advance(done / of),
+            on_round=lambda done, of: on_share(done / of),
+        )
+
+    def _stages(self, dense: Path, outcome: Outcome) -> list[Stage]:
+        """Empty where nothing was quantized."""
+        if self._quantized is None:
+            return []
+        before, after = dense, self._out / SINGLE
+        if self._quantized.file.suffix == ".onnx":
+            assert self._dense_onnx is not None
+            assert self._pruned_onnx is not None
+            before, after = self._dense_onnx.files[0], self._pruned_onnx.files[0]
+        return stages(
+            self._quantized,
+            (before, outcome.dense_metric),
+            (after, outcome.best().metric),
+            self._benchmark,
+            self._int8_benchmark,
         )
 
     def publish(self, outcome: Outcome, meter: Meter) -> DoneMessage:
@@ -279,7 +363,7 @@ class TorchSession:
             architecture=self._model.architecture,
             samples=(len(self._bundle.train), len(self._bundle.validation)),
             groups=self._pruner.groups(),
-            stages=self._stages(outcome, meter),
+            stages=self._stages(dense_folder / SINGLE, outcome),
             curves=self._explored.curves if self._explored else self._pruner.curves(),
             decisions=self._explored.decisions if self._explored else [],
             notes=[*self._pruner.notes(), *self._notes],

@@ -211,7 +211,7 @@ def test_a_search_finds_a_share_between_the_one_that_held_and_the_one_that_broke
 def test_a_goal_in_size_is_met_by_zeros(
     blobs: Blobs, tmp_path: Path, image_uris: tuple[str, str], run_order: Run
 ):
-    spec = tiny_spec(*image_uris, goal={"size": 0.5}, **ONE_SHOT)
+    spec = tiny_spec(*image_uris, goal={"size": 0.5}, fine_tune={"epochs": 0}, **ONE_SHOT)
 
     report = report_of(result(blobs, run_order(order_of(spec)), tmp_path / "out"))
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.sweep.case import Case
 
-_SIDES = {"inception_v3": 96, "maxvit_t": 224}
+_SIDES = {"inception_v3": 299, "maxvit_t": 224}
 """The smallest that the architecture takes where that is more than 64."""
 
 TIMM: dict[str, tuple[int, dict[str, Any]]] = {

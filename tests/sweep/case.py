@@ -77,6 +77,8 @@ def _scatter(module: nn.Module) -> None:
             value.normal_(0, 0.1)
         elif value.ndim == 1 and value.numel() > 1:
             value.uniform_(0.3, 0.9)
+        elif value.ndim > 1 and value.std() < 1e-3:
+            value.normal_(0, 0.05)
     for name, value in module.named_buffers():
         if name.endswith("running_mean"):
             value.normal_(0, 0.1)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from workers.pruning.structured.graph import DependencyGraph, Removal
-from workers.pruning.structured.masked import mask_units
+from workers.pruning.structured.masked import is_scale, mask_units
 from workers.pruning.structured.surgery import keeps_of
 
 
@@ -20,15 +20,14 @@ def mask(dense: nn.Module, pruned: nn.Module, graph: DependencyGraph, removal: R
     group norm which does gets the pruned model's own arithmetic where units stay, and zeros elsewhere.
     """
     mask_units(dense, graph, removal)
-    norms = {
-        axis.tensor.rpartition(".")[0] for group in graph.groups for axis in group.axes if axis.role == "norm"
-    }
+    axes = [axis for group in graph.groups for axis in group.axes if is_scale(axis)]
+    norms = {axis.tensor.rpartition(".")[0] for axis in axes}
     parts, smaller = dict(dense.named_modules()), dict(pruned.named_modules())
     for (tensor, dim), keep in keeps_of(graph, removal).items():
         path, _, local = tensor.rpartition(".")
         if path in norms and dim == 0 and local == "weight" and not keep.all():
             part = parts[path]
-            if not hasattr(part, "running_mean"):
+            if not hasattr(part, "running_mean") and part.weight.ndim == 1:
                 part.forward = MethodType(_over(smaller[path], keep), part)  # type: ignore[assignment]
 
 
@@ -36,9 +35,7 @@ def _over(norm: nn.Module, keep: NDArray[np.bool_]) -> Any:
     positions = torch.from_numpy(np.flatnonzero(keep))
 
     def forward(self: nn.Module, value: Tensor, *rest: Any) -> Tensor:
-        dim = (
-            1 if isinstance(self, nn.GroupNorm) or _channels_first(self, value, len(keep)) else value.ndim - 1
-        )
+        dim = 1 if _channels_first(self, value, len(keep)) else value.ndim - 1
         out = norm(value.index_select(dim, positions), *rest)
         return torch.zeros_like(value).index_copy(dim, positions, out)
 

@@ -35,12 +35,12 @@ def trained(
     if folder.is_dir():
         return folder
     started = time.process_time()
-    draft = folder.with_name(folder.name + ".part")
-    shutil.rmtree(draft, ignore_errors=True)
     make_deterministic(threads=1)  # the order of sums depends on the number of threads
     seed_everything(seed, number=0)
-    build(draft)
-    model = load_model(draft, spec.task)
+    untrained = folder.with_name(folder.name + ".untrained")
+    shutil.rmtree(untrained, ignore_errors=True)
+    build(untrained)
+    model = load_model(untrained, spec.task)
     bundle = load_bundle(data, spec, model, seed=seed)
     fine_tune(
         model,
@@ -59,6 +59,9 @@ def trained(
     print(f"{folder.name}: {reached:.2%} after {seconds:.0f} s of CPU", file=sys.stderr, flush=True)
     if reached < least:
         sys.exit(f"{folder.name} reaches {reached:.2%}, and the tables need {least:.0%}")
+    draft = folder.with_name(folder.name + ".part")
+    shutil.rmtree(draft, ignore_errors=True)
     save_model(model, draft)
     draft.rename(folder)
+    shutil.rmtree(untrained)
     return folder

@@ -32,9 +32,10 @@ def reuters_data() -> Path:
     if not folder.is_dir():
         draft = folder.with_name(folder.name + ".part")
         draft.mkdir(parents=True, exist_ok=True)
+        names = topics()
         for split, name in (("train", "train"), ("validation", "test")):
             rows = read_tab(f"reuters-r8-{name}")
-            labels = [topics().index(row["Category"]) for row in rows]
+            labels = [names.index(row["Category"]) for row in rows]
             table = pyarrow.table({"text": [row["Text"] for row in rows], "label": labels})
             pyarrow.parquet.write_table(table, draft / f"{split}.parquet")
         draft.rename(folder)

@@ -13,6 +13,7 @@ from workers.models.folder import did_you_mean
 from workers.models.loaded import Batch, LoadedModel
 from workers.models.preprocessing import read_preprocessing
 from workers.models.weights import check_finite, mismatch, read_weights
+from workers.pruning.structured.reload import is_pruned, load_pruned
 
 EXAMPLE = '{"library_name": "torchvision", "architecture": "resnet18", "num_classes": 10}'
 
@@ -31,8 +32,11 @@ def load_torchvision(folder: Path, task: Task, config: dict[str, Any]) -> Loaded
             f"config.json: 'num_classes' is {classes!r}: give the number of classes, two or more"
         )
     weights = read_weights(folder)
-    module = _build(name, classes, weights)
-    _fill(module, weights, name)
+    if is_pruned(config):
+        module = load_pruned(folder, lambda: _build(name, classes, weights))
+    else:
+        module = _build(name, classes, weights)
+        _fill(module, weights, name)
     return LoadedModel(
         module=module.eval(),
         architecture=f"torchvision/{name}",

@@ -14,6 +14,7 @@ from workers.models.folder import did_you_mean, listed
 from workers.models.loaded import Batch, LoadedModel
 from workers.models.preprocessing import read_preprocessing
 from workers.models.weights import check_finite, mismatch, read_weights
+from workers.pruning.structured.reload import is_pruned, load_pruned
 
 _CLASSES = {
     Task.image_classification: transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
@@ -43,7 +44,10 @@ def load_transformers(folder: Path, task: Task, config: dict[str, Any]) -> Loade
     parsed = _parse(folder, config)
     model_class = _model_class(parsed, task, config)
     _check_head(parsed)
-    module = _filled(model_class, parsed, read_weights(folder))
+    if is_pruned(config):
+        module = load_pruned(folder, lambda: _built(model_class, parsed))
+    else:
+        module = _filled(model_class, parsed, read_weights(folder))
     channels = _channels(parsed, task)
     size = read_preprocessing(folder, channels).size if task is Task.image_classification else None
     return LoadedModel(
@@ -103,6 +107,18 @@ def _channels(parsed: Any, task: Task) -> int:
     return int(getattr(parsed, "num_channels", 3)) if task is Task.image_classification else 0
 
 
+def _built(model_class: Any, parsed: Any) -> nn.Module:
+    try:
+        module: nn.Module = model_class(parsed)
+    except _BAD_CONFIG as error:
+        raise _cannot_build(model_class, error) from error
+    return module
+
+
+def _cannot_build(model_class: Any, error: Exception) -> ModelError:
+    return ModelError(f"config.json: {model_class.__name__} cannot be built from this configuration: {error}")
+
+
 def _filled(model_class: Any, parsed: Any, weights: dict[str, Tensor]) -> nn.Module:
     transformers.logging.set_verbosity_error()  # its table of missing tensors is our ModelError
     transformers.logging.disable_progress_bar()
@@ -117,9 +133,7 @@ def _filled(model_class: Any, parsed: Any, weights: dict[str, Tensor]) -> nn.Mod
             local_files_only=True,
         )
     except _BAD_CONFIG as error:
-        raise ModelError(
-            f"config.json: {model_class.__name__} cannot be built from this configuration: {error}"
-        ) from error
+        raise _cannot_build(model_class, error) from error
     shapes = {name: (in_file, in_model) for name, in_file, in_model in info["mismatched_keys"]}
     difference = mismatch(missing=info["missing_keys"], unexpected=info["unexpected_keys"], shapes=shapes)
     if difference or info["error_msgs"]:

@@ -82,6 +82,7 @@ def _taps(module: nn.modules.conv._ConvNd, squares: Tensor, output: Sequence[int
     [channels, spatial…]."""
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     padded = F.pad(squares.unsqueeze(0), module._reversed_padding_repeated_twice, mode=mode).squeeze(0)
+    padded = _as_tensorflow_pads(module, padded, output)
     seen = padded.new_empty((len(padded), *module.kernel_size))
     steps = list(zip(module.stride, module.dilation, output, strict=True))
     for place in product(*map(range, module.kernel_size)):
@@ -91,6 +92,16 @@ def _taps(module: nn.modules.conv._ConvNd, squares: Tensor, output: Sequence[int
         ]
         seen[(slice(None), *place)] = padded[(slice(None), *window)].flatten(1).sum(dim=1)
     return seen.unflatten(0, (module.groups, -1))
+
+
+def _as_tensorflow_pads(module: nn.modules.conv._ConvNd, squares: Tensor, output: Sequence[int]) -> Tensor:
+    """What a subclass pads in its own forward, as timm's Conv2dSame does: the odd one at the end."""
+    pads: list[int] = []
+    for axis, size in enumerate(output):
+        needed = module.stride[axis] * (size - 1) + module.dilation[axis] * (module.kernel_size[axis] - 1) + 1
+        missing = max(needed - squares.shape[axis + 1], 0)
+        pads = [missing // 2, missing - missing // 2, *pads]
+    return F.pad(squares, pads)
 
 
 def _transposed_taps(module: nn.modules.conv._ConvNd, squares: Tensor, output: Sequence[int]) -> Tensor:

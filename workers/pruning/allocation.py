@@ -6,8 +6,11 @@ from math import floor
 
 from workers.errors import PreflightError
 from workers.pruning.layers import Layer
+from workers.pruning.scores.elementwise import magnitude
+from workers.pruning.scores.lamp import lamp
+from workers.pruning.scores.score import flat_weights
 from workers.pruning.scoring import Scores, scored, zeros_of
-from workers.pruning.threshold import kth_smallest, zeros_by_layer
+from workers.pruning.threshold import Scored, kth_smallest, zeros_by_layer
 
 Group = tuple[list[Layer], int]
 """Layers that are ranked together, and how many of their weights are zero afterwards."""
@@ -71,6 +74,14 @@ def erk_zeros(layers: Sequence[Layer], total: int, zeros: Sequence[int]) -> list
     alive = [size - gone for size, gone in zip(sizes, zeros, strict=True)]
     kept = shared_out(sum(sizes) - total, sums, [0] * len(sizes), alive)
     return [size - stays for size, stays in zip(sizes, kept, strict=True)]
+
+
+def lamp_zeros(layers: Sequence[Layer], total: int) -> list[int]:
+    """`total` zeros, by one ranking of all layers' LAMP scores (Lee et al. 2021); 4 bytes a weight."""
+    if total == 0:
+        return [0] * len(layers)
+    ranked = [Scored(layer.name, lamp(flat_weights(layer.weight)), magnitude) for layer in layers]
+    return zeros_by_layer(ranked, total, kth_smallest(ranked, total))
 
 
 def overridden_zeros(

@@ -21,13 +21,21 @@ from schemas.method import SemiStructured, Unstructured
 from schemas.report import Curve
 from workers.errors import PreflightError
 from workers.pruning.activations import input_norms
-from workers.pruning.allocation import Group, erk_zeros, overridden_zeros, ranked_groups, uniform_zeros
+from workers.pruning.allocation import (
+    Group,
+    erk_zeros,
+    lamp_zeros,
+    overridden_zeros,
+    ranked_groups,
+    uniform_zeros,
+)
 from workers.pruning.calibration import Calibration
 from workers.pruning.layers import Choice, Layer
 from workers.pruning.pattern import cut_to_pattern
 from workers.pruning.rows import cut_rows
 from workers.pruning.scores.movement import MovementScores
-from workers.pruning.scoring import Scores, cut_together, lamp_scores, needed, scores_of, zeros_of
+from workers.pruning.scoring import Scores, cut_together, needed, scores_of, zeros_of
+from workers.pruning.second_order.obs import obs
 from workers.pruning.second_order.sparsegpt import sparsegpt
 from workers.pruning.sensitivity import sensitivity_curves, zeros_at_least_loss
 
@@ -104,6 +112,7 @@ def cut(
 def _cut_weights(
     layers: list[Layer], method: Unstructured, share: float, given: _Given, progress: float
 ) -> CutResult:
+    _refuse_cap_on_hessian(method)
     total = round(share * sum(layer.weight.numel() for layer in layers))
     zero, scores = _zeroing(layers, method, given)
     fixed = overridden_zeros(layers, method.overrides, total, progress=progress)
@@ -125,16 +134,25 @@ def _cut_weights(
     )
 
 
+def _refuse_cap_on_hessian(method: Unstructured) -> None:
+    allocation = method.allocation
+    if (
+        isinstance(method.criterion, Hessian)
+        and isinstance(allocation, GlobalAllocation)
+        and allocation.cap < 1
+    ):
+        raise PreflightError(
+            "method.allocation.cap cannot be held with criterion 'hessian', which ranks all layers by "
+            "itself: leave cap at 1, or use allocation 'erk' or 'uniform'"
+        )
+
+
 def _zeroing(layers: list[Layer], method: Unstructured, given: _Given) -> tuple[_Zeroing, Scores]:
     """What zeroes so many weights of a group of layers, and the scores by which it does."""
     criterion = method.criterion
     if isinstance(criterion, Wanda):
         return partial(_cut_rows, norms=_norms(layers, criterion, given)), {}
-    scores = (
-        lamp_scores(layers)
-        if isinstance(method.allocation, LampAllocation)
-        else _scores(layers, criterion, given)
-    )
+    scores = _scores(layers, criterion, given)
     return partial(cut_together, scores=scores), scores
 
 
@@ -146,14 +164,15 @@ def _share_out(
     layers: list[Layer], allocation: Allocation, total: int, zero: _Zeroing, scores: Scores, given: _Given
 ) -> tuple[list[Group], list[Curve]]:
     """`total` zeros over the layers; curves where they were measured for it."""
-    if isinstance(allocation, GlobalAllocation | LampAllocation):
-        cap = allocation.cap if isinstance(allocation, GlobalAllocation) else 1.0
-        return ranked_groups(layers, scores, total, cap=cap), []
+    if isinstance(allocation, GlobalAllocation):
+        return ranked_groups(layers, scores, total, cap=allocation.cap), []
     zeros = [zeros_of([layer]) for layer in layers]
     total = max(total, sum(zeros))
     curves: list[Curve] = []
     if isinstance(allocation, UniformAllocation):
         counts = uniform_zeros(layers, total, zeros)
+    elif isinstance(allocation, LampAllocation):
+        counts = lamp_zeros(layers, total)
     elif isinstance(allocation, ErkAllocation):
         counts = erk_zeros(layers, total, zeros)
     else:
@@ -202,8 +221,6 @@ def _solved(
             nm=None,
         )
     else:
-        from workers.pruning.second_order.obs import obs
-
         notes = obs(
             groups, calibration, samples=criterion.samples, block=criterion.block, damp=criterion.damp
         )

@@ -84,20 +84,25 @@ def _means(layers: Sequence[Layer], calibration: Calibration, samples: int, fold
                 loss.backward()  # type: ignore[no-untyped-call]
     for total in sums.totals.values():
         total.div_(max(seen, 1))
-    _refuse_useless(sums.totals)
+    _refuse_infinite(sums.totals)
+    refuse_vanished(sums.totals)
     return sums.totals
 
 
-def _refuse_useless(totals: Means) -> None:
+def _refuse_infinite(totals: Means) -> None:
     for name, total in totals.items():
         if not bool(total.isfinite().all()):
             raise PreflightError(
                 f"the gradient of the loss at layer '{name}' is NaN or infinite on the calibration samples: "
                 "check inputs and labels, or use method.criterion 'magnitude'"
             )
+
+
+def refuse_vanished(totals: Means) -> None:
+    """PreflightError where gradients, or what was made of them, are zero everywhere."""
     if not any(bool(total.any()) for total in totals.values()):
         raise PreflightError(
-            "the gradient of the loss vanishes in every pruned layer on the calibration samples, so no "
-            "weight can be told from another: give more or harder samples (method.criterion.samples), or use "
-            "method.criterion 'magnitude'"
+            "the gradient of the loss vanishes at every weight of the pruned layers on the calibration "
+            "samples, so no weight can be told from another: give more or harder samples "
+            "(method.criterion.samples), or use method.criterion 'magnitude'"
         )

@@ -58,7 +58,8 @@ def prunable_layers(module: nn.Module) -> list[Layer]:
         weight = getattr(part, "weight", None)
         if isinstance(part, PRUNABLE) and isinstance(weight, nn.Parameter) and id(weight) not in seen:
             seen.add(id(weight))
-            layers.append(Layer(name, part, weight, type(part).__name__))
+            kind = next(one.__name__ for one in PRUNABLE if isinstance(part, one))
+            layers.append(Layer(name, part, weight, kind))
     return layers
 
 
@@ -87,8 +88,6 @@ def choose(layers: Sequence[Layer], method: Unstructured | SemiStructured) -> Ch
     _refuse_idle_globs("include", method.include, names)
     _refuse_idle_globs("exclude", method.exclude, names)
     reasons = {name: reason for name in names if (reason := _by_glob(name, method))}
-    if isinstance(method, Unstructured):
-        _refuse_idle_globs("overrides", method.overrides, names)
     if _keeps_ends(method):
         for place, name in (("first", names[0]), ("last", names[-1])):
             reasons.setdefault(name, f"{place} layer, kept dense by uniform allocation")

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save_model
-from torch import nn
+from torch import Tensor, nn
 
 from schemas.job_spec import JobSpec
 from schemas.method import SemiStructured, Unstructured
@@ -87,8 +87,8 @@ class MaskPruner:
             return self._notes
         return [
             *self._notes,
-            f"The packed query, key and value weights (in_proj_weight) of {len(packed)} attention layers stay "
-            f"dense: the first is {packed[0]}.",
+            f"The packed query, key and value weights (in_proj_weight) of {len(packed)} attention layers "
+            f"stay dense: the first is {packed[0]}.",
         ]
 
     def _cut(self, share: float, number: int) -> None:
@@ -105,7 +105,7 @@ class MaskPruner:
         )
 
     def _cut_to_size(self, share: float, number: int) -> None:
-        """Bisect the sparsity until the compressed file is as small as asked; weights are put back in between."""
+        """Bisect the sparsity until the compressed file is as small as asked."""
         layers = self._choice.pruned
         before = [layer.weight.detach().clone() for layer in layers]
         low, high = 0.0, 0.999
@@ -133,9 +133,23 @@ class MaskPruner:
 
     def _permute(self, method: SemiStructured) -> None:
         graph = trace(self._model.module, self._run)
-        self._notes = permute_for(
-            self._model.module, graph, self._choice.pruned, method.n, method.m, seed=self._spec.seed
+
+        def outputs() -> Tensor:
+            self._model.module.eval()
+            scores = self._run(self._model.module)
+            assert isinstance(scores, Tensor)
+            return scores
+
+        permuted = permute_for(
+            self._model.module,
+            graph,
+            self._choice.pruned,
+            method.n,
+            method.m,
+            outputs=outputs,
+            seed=self._spec.seed,
         )
+        self._notes = permuted.notes
 
 
 def chosen(module: nn.Module, method: Unstructured | SemiStructured) -> Choice:
@@ -154,7 +168,8 @@ def chosen(module: nn.Module, method: Unstructured | SemiStructured) -> Choice:
     if not made.pruned:
         name, reason = next(iter(reasons.items()))
         raise PreflightError(
-            f"no layer can take the pattern {method.n}:{method.m} ({name}: {reason}): use pattern 'unstructured'"
+            f"no layer can take the pattern {method.n}:{method.m} ({name}: {reason}): use pattern "
+            "'unstructured'"
         )
     return made
 

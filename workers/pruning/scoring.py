@@ -13,11 +13,11 @@ from workers.pruning.gradients import (
     mean_absolute_gradients,
     mean_gradients,
     mean_squared_gradients,
+    refuse_vanished,
 )
 from workers.pruning.layers import Layer
 from workers.pruning.scores.elementwise import magnitude, random_for
 from workers.pruning.scores.gradient import fisher, normalise, snip, taylor
-from workers.pruning.scores.lamp import lamp
 from workers.pruning.scores.movement import MovementScores
 from workers.pruning.scores.score import Score, flat_weights, stored
 from workers.pruning.threshold import Scored, kth_smallest, zero_smallest
@@ -47,11 +47,6 @@ def scores_of(
     if isinstance(criterion, Taylor | Snip | Fisher):
         return _from_gradients(criterion, layers, needed(calibration, criterion))
     return {layer.name: magnitude for layer in layers}
-
-
-def lamp_scores(layers: Sequence[Layer]) -> Scores:
-    """LAMP, one float32 for each weight."""
-    return {layer.name: stored(lamp(flat_weights(layer.weight))) for layer in layers}
 
 
 def needed(calibration: Calibration | None, criterion: Criterion) -> Calibration:
@@ -96,7 +91,7 @@ def cut_together(layers: Sequence[Layer], k: int, *, scores: Scores) -> tuple[in
 
 def zeros_of(layers: Sequence[Layer]) -> int:
     """Weights that are zero."""
-    return sum(int((layer.weight == 0).sum()) for layer in layers)
+    return sum(layer.weight.numel() - int(layer.weight.count_nonzero()) for layer in layers)
 
 
 def _from_gradients(
@@ -106,6 +101,7 @@ def _from_gradients(
     totals = means(layers, calibration, criterion.samples)
     for layer in layers:  # one after the other, so that scores take the place of gradients
         totals[layer.name] = score(layer.weight.detach().float(), totals[layer.name])
+    refuse_vanished(totals)
     if isinstance(criterion, Snip):
         normalise(totals.values())
     return {name: stored(flat_weights(values)) for name, values in totals.items()}

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -15,6 +16,8 @@ from workers.pruning.layers import prunable_layers
 from workers.pruning.rows import by_rows
 
 LAYERS = {
+    "padded by a subclass": (Conv2dSame(3, 4, 3, stride=2), (2, 3, 6, 7)),
+    "dilated and padded by a subclass": (Conv2dSame(3, 4, 4, dilation=2), (2, 3, 6, 7)),
     "linear": (nn.Linear(5, 3), (2, 4, 5)),
     "conv1d of transformers": (Conv1D(3, 5), (2, 4, 5)),
     "conv": (nn.Conv2d(3, 4, 3), (2, 3, 7, 6)),
@@ -40,6 +43,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize("name", LAYERS)
 def test_squares_are_summed_over_what_each_weight_multiplies(name: str):
     """The sum of a layer's outputs for squared inputs has Σ x² as its derivative by each weight."""

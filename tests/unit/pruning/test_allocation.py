@@ -107,11 +107,10 @@ def test_lamp_cuts_the_lowest_scores_of_all_layers():
         module[0].weight.copy_(torch.tensor([[1.0, 2, 3]]))  # 1/14, 4/13, 1
         module[1].weight.copy_(torch.tensor([[50.0, 30]]))  # 1, 9/34
 
-    result = cut_module(module, 3 / 5, allocation=LAMP)
+    cut_module(module, 3 / 5, allocation=LAMP)
 
     assert module[0].weight.tolist() == [[0, 0, 3]]
     assert module[1].weight.tolist() == [[50, 0]]
-    assert result.threshold == pytest.approx((4 / 13) ** 0.5)
 
 
 def test_lamp_does_not_depend_on_the_scale_of_a_layer():

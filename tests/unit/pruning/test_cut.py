@@ -96,11 +96,14 @@ def test_layers_left_dense_keep_their_weights():
     assert torch.equal(module[8].weight, before)
 
 
-@pytest.mark.parametrize("allocation", [{"kind": "global"}, {"kind": "global", "cap": 0.82}, UNIFORM, ERK])
-@pytest.mark.parametrize("kind", [*DATA_FREE, *GRADIENTS, "wanda"])
+GLOBAL = {"kind": "global"}
+ALONE = [(kind, allocation) for kind in (*DATA_FREE, *GRADIENTS, "wanda") for allocation in (UNIFORM, ERK)]
+RANKED = [(kind, GLOBAL | {"cap": cap}) for kind in (*DATA_FREE, *GRADIENTS) for cap in (0.82, 1)]
+SOLVED = [("hessian", GLOBAL), ("hessian", ERK), ("sparsegpt", UNIFORM), ("sparsegpt", ERK)]
+
+
+@pytest.mark.parametrize(("kind", "allocation"), [*ALONE, *RANKED, *SOLVED])
 def test_what_was_cut_stays_cut_in_later_rounds(kind: str, allocation: dict):
-    if kind == "wanda" and allocation["kind"] == "global":
-        pytest.skip("rows do not compare across layers")
     module = small_module()
 
     for number, sparsity in enumerate((0.21, 0.5, 0.501, 0.8), start=1):
@@ -146,6 +149,15 @@ def test_weights_without_gradient_go_after_those_that_are_zero():
     assert zeros(module) == [0, 4]
 
 
+@pytest.mark.parametrize("kind", GRADIENTS)
+def test_scores_that_vanish_though_gradients_do_not_are_refused(kind: str):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+    nn.init.zeros_(module[1].weight)  # as a fresh head is in some models
+
+    with pytest.raises(PreflightError, match="vanishes at every weight"):
+        cut_module(module, 0.5, criterion=criterion(kind))
+
+
 def test_the_same_seed_cuts_the_same_random_weights():
     first, second, other = small_module(), small_module(), small_module()
     method = Unstructured(criterion={"kind": "random"})
@@ -163,6 +175,22 @@ def test_a_criterion_that_needs_samples_says_so(kind: str):
 
     with pytest.raises(PreflightError, match=rf"method\.criterion '{kind}'"):
         cut_to(chosen(), 0.5, method)
+
+
+def test_criteria_that_move_weights_share_out_by_overrides_too():
+    for kind in ("hessian", "sparsegpt"):
+        module = small_module()
+
+        cut_module(module, 0.6, criterion=criterion(kind), allocation=ERK, overrides={"0": 0.25, "8": 0.5})
+
+        assert zeros(module) == [18, round(0.6 * WEIGHTS) - 18 - 36, 36]
+
+
+def test_a_cap_that_the_hessian_cannot_hold_is_refused():
+    with pytest.raises(PreflightError, match=r"method\.allocation\.cap"):
+        cut_module(
+            small_module(), 0.5, criterion=criterion("hessian"), allocation={"kind": "global", "cap": 0.9}
+        )
 
 
 def test_an_allocation_that_needs_the_metric_says_so():

@@ -108,7 +108,7 @@ def test_gradients_that_vanish_everywhere_are_refused(means):
     with torch.no_grad():
         module[1].bias.fill_(-1e4)  # no unit is ever alive
 
-    with pytest.raises(PreflightError, match="vanishes in every pruned layer"):
+    with pytest.raises(PreflightError, match="vanishes at every weight"):
         means(prunable_layers(module), calibrated(module), 32)
 
 
@@ -117,7 +117,7 @@ def test_a_model_that_does_not_use_its_layers_is_refused():
     calibration = calibrated(module)
     constant = replace(calibration.model, call=lambda _, batch: torch.zeros(len(batch["pixel_values"]), 3))
 
-    with pytest.raises(PreflightError, match="vanishes in every pruned layer"):
+    with pytest.raises(PreflightError, match="vanishes at every weight"):
         mean_gradients(prunable_layers(module), replace(calibration, model=constant), 32)
 
 

@@ -145,21 +145,25 @@ def test_the_pattern_holds_and_zeros_stay(pattern, groups_of_m, outputs, groups,
     assert (weight[before] == 0).all()
 
 
-@given(seed=st.integers(0, 999), nm=st.sampled_from([None, (2, 4)]))
-@settings(deadline=None, max_examples=25)
-def test_keeps_outputs_closer_than_magnitude_does(seed: int, nm: tuple[int, int] | None):
-    inputs = correlated(128, 32, seed)
-    weight = torch.randn(1, 32, 16, generator=torch.Generator().manual_seed(seed + 1))
-    solved, cut = weight.clone(), weight.clone()
-    identity = Inverse(torch.eye(32)[None], torch.ones(1, 32))
+@pytest.mark.parametrize("nm", [None, (2, 4)])
+def test_keeps_outputs_closer_than_magnitude_does(nm: tuple[int, int] | None):
+    ratios = []
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        inputs = torch.randn(1, 256, 16, generator=generator) @ torch.randn(1, 16, 32, generator=generator)
+        inputs += 0.3 * torch.randn(inputs.shape, generator=generator)
+        weight = torch.randn(1, 32, 16, generator=torch.Generator().manual_seed(seed + 1))
+        solved, cut = weight.clone(), weight.clone()
+        identity = Inverse(torch.eye(32)[None], torch.ones(1, 32))
+        for target, inverse in ((solved, inverse_of(inputs)), (cut, identity)):
+            if nm is None:
+                prune_to_share(target, inverse, weight.numel() // 2, block=8)
+            else:
+                prune_to_pattern(target, inverse, *nm, block=128)
+        ratios.append(error(inputs, solved - weight) / error(inputs, cut - weight))
 
-    for target, inverse in ((solved, inverse_of(inputs)), (cut, identity)):
-        if nm is None:
-            prune_to_share(target, inverse, weight.numel() // 2, block=128)
-        else:
-            prune_to_pattern(target, inverse, *nm, block=128)
-
-    assert error(inputs, solved - weight) < error(inputs, cut - weight)
+    assert sorted(ratios)[10] < 0.5
+    assert max(ratios) < 1.0
 
 
 def test_a_second_time_changes_nothing():

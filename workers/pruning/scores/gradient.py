@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
 
@@ -20,9 +21,9 @@ def snip(weight: Tensor, gradient: Tensor) -> Tensor:
 def normalise(scores: Iterable[Tensor]) -> None:
     """Divide by the sum over all layers, in place: SNIP's connection sensitivities are shares of one."""
     parts = list(scores)
-    total = sum(float(part.double().sum()) for part in parts)
+    total = sum(float(part.sum(dtype=torch.float64)) for part in parts)
     for part in parts:
-        part.div_(total)
+        part.div_(total or 1.0)
 
 
 def fisher(weight: Tensor, squares: Tensor) -> Tensor:

@@ -1,25 +1,25 @@
 """Scores that can be ranked across layers (Lee et al. 2021)."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
 def lamp(weights: Tensor) -> Tensor:
-    """The root of w² / Σ v² over all v of the layer with v² ≥ w² [n] (Lee et al. 2021, LAMP), float32.
+    """The roots of a layer's LAMP scores [n], float32, rising: those of `weights` [n] by rising magnitude.
 
-    The root keeps the order and does not underflow. Equal weights score the same, unlike in the paper, which
-    breaks ties by index. Ranks need a sort: 28 bytes a weight for one layer at a time.
+    With the magnitudes v sorted, v_i's score is v_i² / Σ v_j² over j ≥ i (Lee et al. 2021). In that order
+    scores never fall, so within a layer LAMP is magnitude, and only its ranks among layers matter. The root
+    keeps them and does not underflow. Takes 24 bytes a weight besides. Raises ValueError for NaN or infinity.
     """
-    largest = weights.abs().max() if len(weights) else weights.sum()
-    if largest == 0:
-        return torch.zeros(len(weights), dtype=torch.float32, device=weights.device)
-    values, order = (weights.abs().double() / largest).sort(descending=True)
-    sums = values.square().cumsum(0)
-    last = torch.ones_like(values, dtype=torch.bool)
-    last[:-1] = values[1:] != values[:-1]
-    places = last.nonzero().view(-1)
-    runs = torch.diff(places, prepend=places.new_full((1,), -1))
-    values.div_(sums[places].repeat_interleave(runs).sqrt_())
-    scores = torch.empty(len(weights), dtype=torch.float32, device=weights.device)
-    scores[order] = values.float()
-    return scores
+    values = weights.abs().to(torch.promote_types(weights.dtype, torch.float32)).cpu().numpy()
+    values.sort()
+    if len(values) == 0 or values[-1] == 0:
+        return torch.zeros(len(values), dtype=torch.float32)
+    if not np.isfinite(values[-1]):  # NaN sorts last
+        raise ValueError("the weights hold NaN or infinity: they have no order to cut by")
+    shares = values.astype(np.float64) / values[-1]
+    sums = np.square(shares)
+    np.cumsum(sums[::-1], out=sums[::-1])
+    np.divide(shares, np.sqrt(sums, out=sums), out=shares)
+    return torch.from_numpy(shares.astype(np.float32))

@@ -59,7 +59,7 @@ def sparsegpt(
         for layer in stage.layers:
             _prune(layer, inverse, shares, nm, block)
     for layer in walk.unreached:
-        _prune(layer, _identity(layer), shares, nm, block)
+        _prune(layer, _identity(layer), shares, nm, layer.weight.numel())
     return notes + _said_of(poor, [layer.name for layer in walk.unreached])
 
 

@@ -1,6 +1,7 @@
 """Sizes that modules keep as Python attributes, brought in line with what a surgery leaves of tensors."""
 
 import copy
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 
@@ -12,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from workers.errors import PreflightError
 from workers.pruning.structured.graph import DependencyGraph, Group, Removal
 from workers.pruning.structured.narrow import NARROW, become_narrow, kind_of
+from workers.pruning.structured.narrow_windows import FUSED
 from workers.pruning.structured.records import Change
 
 Keeps = Mapping[tuple[str, int], NDArray[np.bool_]]
@@ -31,6 +33,11 @@ NEURONS = (
     "expert_dim",
 )
 HIDDEN = ("hidden_size", "hidden_dim", "embed_dim", "d_model", "dim", "n_embd", "num_features", "feature_dim")
+STAGES = "hidden_sizes"
+CHANNELS = ("width", "in_channels", "out_channels", "in_chs", "out_chs", "expand_chs")
+SHAPES = ("shape", "bias_shape")
+CACHES = ("attention_bias_cache",)
+"""What modules remember of their tensors from forward to forward: emptied."""
 KEYS_OR_VALUES = ("k", "v", "key", "value", "k_proj", "v_proj", "k_lin", "v_lin", "kv", "kv_proj", "wk", "wv")
 
 OF_TENSORS = frozenset(
@@ -57,7 +64,18 @@ OF_TENSORS = frozenset(
         "vdim",
     }
 )
-MAY_CHANGE = OF_TENSORS | {*HEADS, *KV_HEADS, *HEAD_WIDTHS, *GROUPINGS, *NEURONS, *HIDDEN, "kind"}
+MAY_CHANGE = OF_TENSORS | {
+    *HEADS,
+    *KV_HEADS,
+    *HEAD_WIDTHS,
+    *GROUPINGS,
+    *NEURONS,
+    *HIDDEN,
+    *CHANNELS,
+    *SHAPES,
+    STAGES,
+    "kind",
+}
 """No other attribute is ever written, whatever a file says."""
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -90,6 +108,8 @@ def changes(module: nn.Module, keeps: Keeps, graph: DependencyGraph, removal: Re
     for path, part in modules.items():
         if isinstance(part, nn.MultiheadAttention):
             found.update({(path, name): value for name, value in _of_attention(part, keeps, path)})
+        elif kind_of(part) is not None and _is_narrowed(part, keeps, path):
+            found[path, "kind"] = NARROW
     for (path, attribute), value in found.items():
         if _get(modules[path], attribute) != value:
             yield Change(module=path, attribute=attribute, value=value)
@@ -109,13 +129,18 @@ def check(module: nn.Module, wanted: Iterable[Change]) -> None:
 def apply(module: nn.Module, wanted: Iterable[Change]) -> None:
     """Write the new values; a config that other modules share is copied first."""
     modules = dict(module.named_modules(remove_duplicate=False))
+    for part in modules.values():
+        for name in CACHES:
+            if isinstance(cache := vars(part).get(name), dict):
+                cache.clear()
     for change in wanted:
         part, value = modules[change.module], change.value
         if change.attribute == "kind":
             become_narrow(part)
         elif change.attribute.startswith("config."):
             part.config = copy.copy(part.config)
-            setattr(part.config, change.attribute.removeprefix("config."), value)
+            new = list(value) if isinstance(value, tuple) else value
+            setattr(part.config, change.attribute.removeprefix("config."), new)
         else:
             setattr(part, change.attribute, value)
 
@@ -123,9 +148,8 @@ def apply(module: nn.Module, wanted: Iterable[Change]) -> None:
 def _get(part: nn.Module, attribute: str) -> object:
     if attribute == "kind":
         return kind_of(part)
-    if attribute.startswith("config."):
-        return getattr(getattr(part, "config", None), attribute.removeprefix("config."), None)
-    value = getattr(part, attribute, None)
+    owner = getattr(part, "config", None) if attribute.startswith("config.") else part
+    value = getattr(owner, attribute.removeprefix("config."), None)
     return tuple(value) if isinstance(value, list | tuple) else value
 
 
@@ -152,8 +176,20 @@ def _of_tensors(
     elif hasattr(part, "num_features") and hasattr(part, "eps"):
         yield "num_features", int(next(iter(own.values())).sum())
     else:
+        yield from _of_shapes(part, own)
         names = next((names for kinds, names in _BY_AXIS if isinstance(part, kinds)), {})
         yield from ((names[key], int(keep.sum())) for key, keep in own.items() if key in names)
+
+
+def _of_shapes(
+    part: nn.Module, own: Mapping[tuple[str, int], NDArray[np.bool_]]
+) -> Iterator[tuple[str, Value]]:
+    """The shape that a scale or a table of biases is seen in: its cut axis must be plain to see."""
+    for name in SHAPES:
+        shape = vars(part).get(name)
+        for keep in own.values():
+            if isinstance(shape, tuple) and shape.count(len(keep)) == 1:
+                yield name, tuple(int(keep.sum()) if one == len(keep) else one for one in shape)
 
 
 def _new_shape(part: nn.Module, own: Mapping[tuple[str, int], NDArray[np.bool_]]) -> tuple[int, ...]:
@@ -206,7 +242,9 @@ def _of_group(
     """Sizes that the modules round a group's layers hold: (module, attribute, new value)."""
     if group.kind == "heads":
         yield from _of_heads(group, keeps, modules)
-    elif group.kind in ("neurons", "hidden"):
+    elif group.kind == "channels":
+        yield from _of_channels(group, keeps, modules)
+    else:
         first = next((axis for axis in group.axes if axis.role == "out"), group.axes[0])
         names = NEURONS if group.kind == "neurons" else HIDDEN
         keep = keeps[first.tensor, first.dim]
@@ -214,6 +252,41 @@ def _of_group(
             for name in names:
                 if vars(modules.get(path, nn.Module())).get(name) == group.size:
                     yield path, name, int(keep.sum()) * group.size // len(keep)
+        if group.kind == "hidden":
+            yield from _of_stages(group, int(keep.sum()) * group.size // len(keep), modules)
+
+
+def _of_channels(
+    group: Group, keeps: Keeps, modules: Mapping[str, nn.Module]
+) -> Iterator[tuple[str, str, Value]]:
+    """Blocks that split their channels at a width of their own: one that an axis within them has."""
+    for path in _around(group, depth=2):
+        part = modules.get(path)
+        if part is None or hasattr(part, "weight"):
+            continue
+        sizes = {group.size: Fraction(group.size - _gone(group, keeps), group.size)}
+        for axis in group.axes:
+            if axis.tensor.startswith(f"{path}.") and axis.units.min() >= 0:
+                keep = keeps[axis.tensor, axis.dim]
+                sizes[len(keep)] = Fraction(int(keep.sum()), len(keep))
+        for name in CHANNELS:
+            value = _read_size(part, name)
+            if value in sizes:
+                yield path, name, _scaled(value, sizes[value], f"{path}.{name}")
+
+
+def _gone(group: Group, keeps: Keeps) -> int:
+    axis = group.axes[0]
+    return len(np.unique(axis.units[(axis.units >= 0) & ~keeps[axis.tensor, axis.dim]]))
+
+
+def _of_stages(group: Group, new: int, modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, Value]]:
+    """A forward that reshapes by the widths of a model's stages, which its config lists."""
+    for path in _around(group, depth=99):
+        if path in modules and STAGES in _names_in_forward(modules[path]):
+            sizes = _get(modules[path], f"config.{STAGES}")
+            if isinstance(sizes, tuple) and sizes.count(group.size) == 1:
+                yield path, f"config.{STAGES}", tuple(new if one == group.size else one for one in sizes)
 
 
 def _around(group: Group, *, depth: int) -> list[str]:
@@ -265,7 +338,7 @@ def _read_size(part: nn.Module, name: str) -> int | None:
 
 
 def _names_in_forward(part: nn.Module) -> tuple[str, ...]:
-    code = getattr(type(part).forward, "__code__", None)
+    code = getattr(inspect.unwrap(type(part).forward), "__code__", None)
     return code.co_names if code is not None else ()
 
 
@@ -293,6 +366,15 @@ def _scaled(value: int, share: Fraction, name: str) -> int:
             f"'{name}' is {value}, of which {share} would stay, no whole number: exclude this attention"
         )
     return int(new)
+
+
+def _is_narrowed(part: nn.Module, keeps: Keeps, path: str) -> bool:
+    """Whether query, key and value of torchvision's attention are no longer as wide as its input."""
+    name = next(name for name in FUSED if hasattr(part, name))
+    fused = getattr(part, name)
+    rows = keeps.get((f"{path}.{name}.weight", 0), np.ones(fused.out_features, dtype=bool))
+    read = keeps.get((f"{path}.{name}.weight", 1), np.ones(fused.in_features, dtype=bool))
+    return int(rows.sum()) != 3 * int(read.sum())
 
 
 def _of_attention(part: nn.MultiheadAttention, keeps: Keeps, path: str) -> Iterator[tuple[str, Value]]:

@@ -1,6 +1,6 @@
 """From units to groups: units that take up the same layers are chosen among each other."""
 
-from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,12 +22,12 @@ def graph_of(table: ParameterTable, resolved: Resolved) -> DependencyGraph:
                 members.setdefault(group, []).append(place)
     frozen = _reasons(makers, table, parents, resolved, group_of)
     attention = {table.axes[place].tensor for place in makers if _makes_heads(parents[place], resolved)}
-    found = [
-        _group(table, parents, (group_of, number), group, places, resolved, attention)
-        for group, places in sorted(members.items())
-    ]
-    groups = _with_names(found, table)
-    return DependencyGraph(groups=groups, frozen=frozen)
+    found = []
+    for group, places in sorted(members.items()):
+        mine = group_of == group
+        one = _group(table, parents, (mine, number), places, attention)
+        found.append(replace(one, kind="heads") if resolved.heads[mine].any() else one)
+    return DependencyGraph(groups=_with_names(found), frozen=frozen)
 
 
 def _groups(makers: list[int], parents: list[Ids], resolved: Resolved) -> tuple[Ids, Ids]:
@@ -68,52 +68,34 @@ def _makes_heads(units: Ids, resolved: Resolved) -> bool:
 
 
 def _group(
-    table: ParameterTable,
-    parents: list[Ids],
-    unit_of: tuple[Ids, Ids],
-    group: int,
-    places: list[int],
-    resolved: Resolved,
-    attention: set[str],
-) -> tuple[Group, list[int]]:
-    group_of, number = unit_of
-    axes, kind_places = [], []
+    table: ParameterTable, parents: list[Ids], members: tuple[Ids, Ids], places: list[int], attention: set[str]
+) -> Group:
+    """One group, the layer that makes it first. `members`: [ids] whether it is one of them, its number."""
+    mine, number = members
+    places = sorted(places, key=lambda place: not _is_matrix(table.axes[place]))
+    axes = []
     for place in places:
         axis, units = table.axes[place], parents[place]
-        positions = np.where(group_of[units] == group, number[units], -1)
-        axes.append(Axis(axis.tensor, axis.dim, positions, axis.role or "other"))
-        kind_places.append(place)
+        axes.append(Axis(axis.tensor, axis.dim, np.where(mine[units], number[units], -1), axis.role or "other"))
     maker = next(axis for axis in axes if axis.role == "out")
-    size = int(maker.units.max()) + 1
-    widths = np.bincount(maker.units[maker.units >= 0], minlength=size).astype(np.int64)
-    units = np.flatnonzero(group_of == group)
-    name = _layer(maker.tensor)
-    kind = _kind(table, kind_places, axes, attention, heads=bool(resolved.heads[units].any()))
-    return Group(name=name, kind=kind, size=size, axes=tuple(axes), widths=widths), kind_places
+    widths = np.bincount(maker.units[maker.units >= 0]).astype(np.int64)
+    kind = _kind(table, places, axes, attention)
+    return Group(name=_layer(maker.tensor), kind=kind, size=len(widths), axes=tuple(axes), widths=widths)
 
 
-def _kind(table: ParameterTable, places: Iterable[int], axes: list[Axis], attention: set[str], *, heads: bool) -> Kind:
-    if heads:
-        return "heads"
-    places = list(places)
-    if any(place in table.embeddings for place in places):
+def _is_matrix(axis: ParameterAxis) -> bool:
+    return axis.role == "out" and axis.learned and axis.rank > 1
+
+
+def _kind(table: ParameterTable, places: list[int], axes: list[Axis], attention: set[str]) -> Kind:
+    """What the group is, unless heads: `attention` names the layers that make heads."""
+    makers = [axis.tensor for axis in axes if axis.role == "out"]
+    readers = [axis.tensor for axis in axes if axis.role == "in"]
+    if table.embeddings & set(places) or (set(readers) & attention) - table.filters:
         return "hidden"
-    matrices = {tensor for tensor, dims in _ranks(table).items() if dims == 2}
-    makers = [axis for axis in axes if axis.role == "out" and _is_weight(table, axis.tensor)]
-    readers = [axis for axis in axes if axis.role == "in"]
-    if any(axis.tensor in attention and axis.tensor in matrices for axis in readers):
-        return "hidden"
-    if makers and readers and all(axis.tensor in matrices for axis in (*makers, *readers)):
+    if readers and not table.filters & {*makers, *readers}:
         return "neurons"
     return "channels"
-
-
-def _is_weight(table: ParameterTable, tensor: str) -> bool:
-    return _ranks(table)[tensor] > 1
-
-
-def _ranks(table: ParameterTable) -> dict[str, int]:
-    return table.ranks
 
 
 def _reasons(
@@ -136,29 +118,26 @@ def _layer(tensor: str) -> str:
     return tensor.rpartition(".")[0] or tensor
 
 
-def _with_names(found: list[tuple[Group, list[int]]], table: ParameterTable) -> tuple[Group, ...]:
-    groups, used = [], set()
-    for group, _ in found:
-        name = _common(group) if group.kind == "heads" else group.name
-        name = name or group.name
-        if name in used:
-            name = group.name
+def _with_names(found: list[Group]) -> tuple[Group, ...]:
+    """The groups under names of their own: heads after the module around their layers, repeats with a number."""
+    groups: dict[str, Group] = {}
+    for group in found:
+        around = _around(group) if group.kind == "heads" else ""
+        name = around if around and around not in groups else group.name
         count, unique = 1, name
-        while unique in used:
+        while unique in groups:
             count += 1
             unique = f"{name}#{count}"
-        used.add(unique)
-        groups.append(Group(unique, group.kind, group.size, group.axes, group.widths))
-    return tuple(groups)
+        groups[unique] = replace(group, name=unique)
+    return tuple(groups.values())
 
 
-def _common(group: Group) -> str:
+def _around(group: Group) -> str:
     """The innermost module around all layers that make or read the units."""
-    paths = {tuple(_layer(axis.tensor).split(".")) for axis in group.axes if axis.role in ("out", "in")}
+    paths = [_layer(axis.tensor).split(".") for axis in group.axes if axis.role in ("out", "in")]
     shared = []
     for names in zip(*paths, strict=False):
         if len(set(names)) > 1:
             break
         shared.append(names[0])
     return ".".join(shared)
-

@@ -75,3 +75,8 @@ def in_parts(ids: Ids, axis: int, parts: int) -> Ids:
     """`ids` with `axis` split into (`parts`, size / parts); the parts' axis is `axis`."""
     shape = ids.shape
     return ids.reshape(*shape[:axis], parts, shape[axis] // parts, *shape[axis + 1 :])
+
+
+def at(ids: Ids, index: int, axis: int) -> Ids:
+    """`ids` at one position of `axis`, which is gone afterwards."""
+    return np.asarray(ids.take(index if ids.shape[axis] > 1 else 0, axis), dtype=np.int64)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from workers.pruning.structured.graph import DependencyGraph, Group, Removal
+from workers.pruning.structured.graph import Axis, DependencyGraph, Group, Removal
 from workers.pruning.structured.surgery import gone_of, touched
 
 _STATISTICS = ("running_mean", "running_var")
@@ -41,11 +41,18 @@ def defined(graph: DependencyGraph, removal: Removal) -> bool:
     return not any(_mixes(group) for group in touched(graph, removal))
 
 
+def is_scale(axis: Axis) -> bool:
+    """Whether an axis is of a norm's scale: a bias that a layer adds by itself has the role of a norm too."""
+    return axis.role == "norm" and not axis.tensor.endswith(
+        ("bias", "beta", "shift", "table", "logit_scale", *_STATISTICS)
+    )
+
+
 def _mixes(group: Group) -> bool:
-    norms = {axis.tensor.rpartition(".")[0] for axis in group.axes if axis.role == "norm"}
-    alone = {
-        path
-        for path, _, local in (axis.tensor.rpartition(".") for axis in group.axes)
-        if local in _STATISTICS
-    }
+    norms = {_owner(axis) for axis in group.axes if is_scale(axis)}
+    alone = {_owner(axis) for axis in group.axes if axis.tensor.endswith(_STATISTICS)}
     return bool(norms - alone)
+
+
+def _owner(axis: Axis) -> str:
+    return axis.tensor.rpartition(".")[0]

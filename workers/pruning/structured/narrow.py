@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from torch import Tensor, nn
 
+from workers.pruning.structured.narrow_windows import DENSE_TO_NARROW
+
 NARROW = "narrow"
 
 
@@ -88,20 +90,24 @@ class NarrowAttention(nn.MultiheadAttention):
         return weights @ value, weights
 
 
+_NARROW_OF = {nn.MultiheadAttention: NarrowAttention, **DENSE_TO_NARROW}
+
+
 def become_narrow(part: nn.Module) -> None:
-    """Change the class of an `nn.MultiheadAttention` in place; names in its state dict stay."""
-    if not isinstance(part, nn.MultiheadAttention):
+    """Change the class of an attention module in place; names in its state dict stay."""
+    if type(part) not in _NARROW_OF:
         raise ValueError(f"{type(part).__name__} has no narrow form")
-    part.__class__ = NarrowAttention
-    # encoder layers of torch then take their plain path, which calls `forward`
-    part._qkv_same_embed_dim = False
+    part.__class__ = _NARROW_OF[type(part)]
+    if isinstance(part, NarrowAttention):
+        # encoder layers of torch then take their plain path, which calls `forward`
+        part._qkv_same_embed_dim = False
 
 
 def kind_of(part: nn.Module) -> str | None:
-    """`narrow`, or `dense` for torch's own attention; None: neither."""
-    if isinstance(part, NarrowAttention):
+    """`narrow`, or `dense` for attention that can become so; None: neither."""
+    if type(part) in _NARROW_OF.values():
         return NARROW
-    return "dense" if isinstance(part, nn.MultiheadAttention) else None
+    return "dense" if type(part) in _NARROW_OF else None
 
 
 def _batch_first(one: Tensor, *, batched: bool, swapped: bool) -> Tensor:

@@ -1,6 +1,6 @@
 """One operator of the traced forward: its arguments, and what is known of the tensors in them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ from workers.pruning.structured.parameters import ParameterTable
 from workers.pruning.structured.units import Units
 
 _ATTRIBUTE = "_secateur_units"
+_PENDING = "_secateur_pending"
 
 
-class Unfollowed(Exception):  # noqa: N818 - a verdict on the operator, not an error
+class Unfollowed(Exception):
     """This use of the operator cannot be followed."""
 
 
@@ -85,12 +86,23 @@ class Op:
         if self.table.arrays(tensor) is None:
             setattr(tensor, _ATTRIBUTE, Operand(tuple(tensor.shape), kept, weight))
 
-    def use(self, ids: Ids, role: Role, *, table: bool = False) -> None:
+    def if_used(self, tensor: torch.Tensor, then: Callable[[], None]) -> None:
+        """Do `then` when an operator reads `tensor`: some models pick a position for its shape alone."""
+        setattr(tensor, _PENDING, then)
+
+    def settle(self, tensor: torch.Tensor) -> None:
+        """`tensor` is read now."""
+        then = getattr(tensor, _PENDING, None)
+        if then is not None:
+            delattr(tensor, _PENDING)
+            then()
+
+    def use(self, ids: Ids, role: Role, *, table: bool = False, filters: bool = False) -> None:
         """The parameters that own `ids` are used in this role."""
-        self.table.use(ids, role, table=table)
+        self.table.use(ids, role, table=table, filters=filters)
 
 
-def tensors_in(value: Any) -> Iterable[torch.Tensor]:
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     """Tensors in nested lists, tuples and dicts."""
     if isinstance(value, torch.Tensor):
         yield value
@@ -115,8 +127,8 @@ def meet(op: Op, left: Operand, right: Operand) -> Operand:
                     for ids in mine.along(axis):
                         units.fixed(ids, axis, "meets an axis of fixed size")
     for ids in left.arrays:
-        for other in right.arrays:
-            _join(units, (ids, left.weight), (other, right.weight))
+        for others in right.arrays:
+            _join(units, (ids, left.weight), (others, right.weight))
     shape = tuple(max(pair) if min(pair) > 0 else 0 for pair in zip(left.shape, right.shape, strict=True))
     return Operand(shape, _largest(left.arrays, right.arrays), left.weight and right.weight)
 

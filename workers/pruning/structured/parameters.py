@@ -1,5 +1,6 @@
 """Unit numbers of parameters and stored buffers: one run of numbers for each axis."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
 
@@ -21,6 +22,8 @@ class ParameterAxis:
     dim: int
     start: int
     size: int
+    rank: int
+    """Number of axes of the tensor."""
     learned: bool
     role: Role | None = None
     """What the operators use it for; None until one does."""
@@ -33,15 +36,15 @@ class ParameterAxis:
 
 @dataclass(eq=False)
 class ParameterTable:
-    """Every axis longer than one of a module's parameters and floating-point stored buffers."""
+    """Every axis longer than one of a module's parameters and floating-point buffers."""
 
     axes: list[ParameterAxis] = field(default_factory=list)
     size: int = FIXED + 1
     """The first number not used."""
     embeddings: set[int] = field(default_factory=set)
     """Positions in `axes` of embeddings' vectors and of tables that are added or concatenated."""
-    ranks: dict[str, int] = field(default_factory=dict)
-    """Number of axes of each tensor."""
+    filters: set[str] = field(default_factory=set)
+    """Tensors that a convolution uses."""
     _arrays: dict[int, tuple[Ids, ...]] = field(default_factory=dict)
     _starts: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
@@ -49,23 +52,33 @@ class ParameterTable:
         """The numbers along each axis of a parameter; None for any other tensor."""
         return self._arrays.get(id(tensor))
 
-    def use(self, ids: Ids, role: Role, *, table: bool = False) -> None:
+    def _owners(self, ids: Ids) -> list[int]:
+        """Positions in `axes` of those that `ids` come from."""
+        ends = np.searchsorted(self._starts, [ids.min(), ids.max()], side="right") - 1
+        if ends[0] != ends[1]:
+            ends = np.unique(np.searchsorted(self._starts, ids.ravel(), side="right") - 1)
+        return [owner for owner in dict.fromkeys(ends.tolist()) if owner >= 0]
+
+    def use(self, ids: Ids, role: Role, *, table: bool = False, filters: bool = False) -> None:
         """Note that the axes that own `ids` are used in this role; the strongest one counts."""
-        owners = np.searchsorted(self._starts, np.unique(ids), side="right") - 1
-        for owner in np.unique(owners[owners >= 0]).tolist():
+        for owner in self._owners(ids):
             axis = self.axes[owner]
             if axis.role is None or _STRONGEST.index(role) > _STRONGEST.index(axis.role):
                 axis.role = role
             if table:
                 self.embeddings.add(owner)
+            if filters:
+                self.filters.add(axis.tensor)
 
 
 def parameter_table(module: nn.Module) -> ParameterTable:
-    """Number the axes of `module`: parameters first, then the buffers that its state dict stores."""
+    """Number the axes of `module`'s parameters and buffers, in module order.
+
+    Buffers that are not stored count as well: BEiT adds one of zeros to the keys, which must shrink with them.
+    """
     table = ParameterTable()
-    stored = module.state_dict(keep_vars=True)
-    for name, tensor in stored.items():
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or prod(tensor.shape) == 0:
+    for name, tensor in _tensors(module):
+        if not tensor.is_floating_point() or prod(tensor.shape) == 0:
             continue
         if id(tensor) not in table._arrays:
             table._arrays[id(tensor)] = _number(table, name, tensor)
@@ -73,14 +86,20 @@ def parameter_table(module: nn.Module) -> ParameterTable:
     return table
 
 
+def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for prefix, part in module.named_modules():
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is not None:
+                yield f"{prefix}.{name}" if prefix else name, tensor
+
+
 def _number(table: ParameterTable, name: str, tensor: torch.Tensor) -> tuple[Ids, ...]:
     arrays = []
-    table.ranks[name] = tensor.ndim
     learned = isinstance(tensor, nn.Parameter)
     for dim in range(tensor.ndim):
         if tensor.shape[dim] == 1:
             continue
-        axis = ParameterAxis(name, dim, table.size, tensor.shape[dim], learned)
+        axis = ParameterAxis(name, dim, table.size, tensor.shape[dim], tensor.ndim, learned)
         table.axes.append(axis)
         table.size += axis.size
         arrays.append(axis.ids.reshape([-1 if each == dim else 1 for each in range(tensor.ndim)]))

@@ -3,9 +3,6 @@
 import copy
 from collections.abc import Callable
 
-from torch import nn
-
-from schemas.goal import QUANTITIES
 from schemas.job_spec import JobSpec
 from schemas.method import Structured
 from schemas.report import Curve, GroupFigures
@@ -15,8 +12,8 @@ from workers.pruning.layers import Choice
 from workers.pruning.structured.graph import DependencyGraph, Removal
 from workers.pruning.structured.history import History, replay
 from workers.pruning.structured.latency import latency_after
-from workers.pruning.structured.measures import bytes_after, macs_after, parameters_after, units_after
-from workers.pruning.structured.plan import Chosen, choose_groups, plan
+from workers.pruning.structured.measures import bytes_after, macs_after, parameters_after
+from workers.pruning.structured.plan import choose_groups, plan
 from workers.pruning.structured.scores import unit_scores
 from workers.pruning.structured.search import reach
 from workers.pruning.structured.surgery import remove
@@ -58,6 +55,9 @@ class UnitPruner:
 
     def prune(self, share: float, number: int) -> None:
         graph = self._trace(self._model)
+        remaining = self._remaining(graph)
+        if self._history.rounds and remaining({}) <= 1 - share:
+            return  # the last round went beyond its own share, as widths are whole
         chosen = choose_groups(graph, self._method)
         scores = unit_scores(
             self._model.module,
@@ -75,7 +75,7 @@ class UnitPruner:
                 chosen.groups, scores, self._method, units, dense_sizes=self._sizes, progress=progress
             )
 
-        removal = reach(self._remaining(graph), planner, 1 - share)
+        removal = reach(remaining, planner, 1 - share)
         if removal:
             self._history = self._history.after(remove(self._model.module, graph, removal))
 
@@ -101,17 +101,20 @@ class UnitPruner:
         self._model.module = module
 
     def groups(self) -> list[GroupFigures]:
-        now = {group.name: group.size for group in self._trace(self._model).groups}
         return [
             GroupFigures(
                 name=group.name,
                 kind=group.kind,
                 before=group.size,
-                after=now.get(group.name, group.size),
+                after=group.size - self._gone(group.name),
                 reason=self._chosen.reasons.get(group.name),
             )
             for group in self._dense_graph.groups
         ]
+
+    def _gone(self, group: str) -> int:
+        """Units of a group that earlier rounds took; a head that is left alone makes no group of its own."""
+        return sum(len(one.removed.get(group, ())) for one in self._history.rounds)
 
     def curves(self) -> list[Curve]:
         return []
@@ -131,12 +134,20 @@ class UnitPruner:
         return len(next(iter(self._example.values())))
 
     def _remaining(self, graph: DependencyGraph) -> Remaining:
-        """What a removal from the model as it is now leaves of the goal's quantity, as a share of the dense."""
+        """What a removal leaves of the goal's quantity, as a share of the dense model's."""
         if self._quantity == "latency":
             return latency_after(self._dense, self._model, graph, self._example, self._spec, self._threads)
         after = self._count(self._quantity, self._model, graph)
         dense = self._count(self._quantity, self._dense, self._dense_graph)({})
         return lambda removal: after(removal) / dense
+
+    def _units_left(self, model: LoadedModel) -> Remaining:
+        """Heads or neurons that stay."""
+        sizes = {group.name: group.size for group in self._dense_graph.groups if group.kind == self._quantity}
+        left = sum(sizes.values())
+        if model is self._model:
+            left -= sum(self._gone(name) for name in sizes)
+        return lambda removal: left - sum(len(units) for name, units in removal.items() if name in sizes)
 
     def _count(self, quantity: str, model: LoadedModel, graph: DependencyGraph) -> Remaining:
         if quantity == "macs":
@@ -145,8 +156,7 @@ class UnitPruner:
             return parameters_after(model.module, graph)
         if quantity == "size":
             return bytes_after(model.module, graph)
-        assert quantity in ("heads", "neurons"), QUANTITIES[quantity]
-        return units_after(graph, "heads" if quantity == "heads" else "neurons")
+        return self._units_left(model)
 
 
 def _narrowed(method: Structured, quantity: str) -> Structured:

@@ -188,7 +188,7 @@ def _builds(model: LoadedModel, config: Any) -> bool:
 
 @torch.no_grad()
 def _agrees(model: LoadedModel, config: Any, example: Batch) -> bool:
-    """Whether the library's model, filled with the weights, gives the same scores; a second copy in memory."""
+    """Whether the library's model with the weights gives the same scores; a second copy in memory."""
     module = model.module
     assert isinstance(module, PreTrainedModel)
     weights = {name: value.detach() for name, value in module.state_dict().items()}
@@ -223,7 +223,7 @@ def _save_program(model: LoadedModel, path: Path, example: Batch) -> str:
     try:
         program = torch.export.export(_Scores(model, names).eval(), inputs, dynamic_shapes=(axes,))
         torch.export.save(program, path)
-    except Exception as error:  # noqa: BLE001 - torch.export raises anything
+    except Exception as error:  # noqa: BLE001 - it raises anything
         reason = str(error).strip().partition("\n")[0][:200]
         return f"{PROGRAM} is not there, since torch.export cannot write this model: {reason}"
     finally:

@@ -62,8 +62,13 @@ _BY_RULE: dict[Rule, str] = {
     shape.index: "index",
     shape.columns: "im2col",
     shape.uncolumns: "col2im",
+    shape.pixel_shuffle: "pixel_shuffle",
+    shape.pixel_unshuffle: "pixel_unshuffle",
+    shape.channel_shuffle: "channel_shuffle native_channel_shuffle",
 }
-_RULES: dict[str, Rule] = {f"aten::{name}": rule for rule, names in _BY_RULE.items() for name in names.split()}
+_RULES: dict[str, Rule] = {
+    f"aten::{name}": rule for rule, names in _BY_RULE.items() for name in names.split()
+}
 
 
 def rule_for(func: torch._ops.OpOverload) -> Rule | None:

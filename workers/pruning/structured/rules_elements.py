@@ -72,7 +72,9 @@ def reduce_over(op: Op, dims: Any) -> None:
     for out in tensors_in(op.out):
         arrays = _reduced(op, x.arrays, axes)
         if out.ndim != rank:
-            arrays = [ids.reshape([s for axis, s in enumerate(ids.shape) if axis not in axes]) for ids in arrays]
+            arrays = [
+                ids.reshape([s for axis, s in enumerate(ids.shape) if axis not in axes]) for ids in arrays
+            ]
         op.label(out, arrays)
 
 

@@ -3,13 +3,15 @@
 import numpy as np
 import torch
 
-from workers.pruning.structured.labels import Ids, in_parts, varying
+from workers.pruning.structured.labels import Ids, at, in_parts, varying
 from workers.pruning.structured.op import Op, Operand, Unfollowed, meet, without
 
 
 def product(op: Op) -> None:
     """mm, bmm (…, M, K) · (…, K, N)."""
-    op.label(op.out, _contract(op, op.operand(op.args[0]), op.operand(op.args[1])), weight=False)
+    left, right = op.operand(op.args[0]), op.operand(op.args[1])
+    outer = left.shape[-1] == 1 and op.all_weight()  # angles: a buffer times the positions
+    op.label(op.out, _contract(op, left, right), weight=outer)
 
 
 def product_and_sum(op: Op) -> None:
@@ -30,7 +32,9 @@ def grouped_product(op: Op) -> None:
         raise Unfollowed
     for ids in weight.along(0):
         op.units.freeze(ids, "experts are picked by number")
-    flat = Operand(weight.shape[1:], tuple(ids[0] for ids in weight.arrays if ids.shape[0] == 1), weight.weight)
+    flat = Operand(
+        weight.shape[1:], tuple(ids[0] for ids in weight.arrays if ids.shape[0] == 1), weight.weight
+    )
     op.label(op.out, _contract(op, x, flat), weight=False)
 
 
@@ -80,7 +84,7 @@ def _contract(op: Op, left: Operand, right: Operand) -> tuple[Ids, ...]:
     for ids in both.arrays:
         rest = without(op, ids, [inner])
         if rest is not None:
-            arrays.append(rest.take(0, inner))
+            arrays.append(at(rest, 0, inner))
     return tuple(arrays)
 
 
@@ -108,18 +112,29 @@ def convolution(op: Op) -> None:
     outs, ins = _filter_axis(op, weight, made), _filter_axis(op, weight, read)
     channels = x.shape[1]
     if groups > 1 and weight.shape[1] == 1 and groups == channels:
-        out = _depthwise(op, x, ins if transposed else outs, weight.shape[made] if not transposed else channels)
+        out = _depthwise(
+            op, x, ins if transposed else outs, weight.shape[made] if not transposed else channels
+        )
     elif groups > 1:
         out = _grouped(op, x, (outs, ins), groups, transposed)
     else:
         out = outs
         _read(op, x, ins, channels)
     if ins is not None:
-        op.use(ins, "in")
+        op.use(ins, "in", filters=True)
     if out is not None:
-        op.use(out, "out")
+        op.use(out, "out", filters=True)
     _bias(op, out)
-    op.label(op.out, [] if out is None else [_on_channels(out, op.out.ndim)], weight=False)
+    own = [] if out is None else [_on_channels(out, op.out.ndim)]
+    op.label(op.out, _with_heads(op, x, own, op.out.shape[1] == channels == groups), weight=False)
+
+
+def _with_heads(op: Op, x: Operand, own: list[Ids], depthwise: bool) -> list[Ids]:
+    """Heads merged into the batch axis use the same filters, which leaves them apart."""
+    spread = range(2 if depthwise else 1, len(x.shape))
+    rest = [without(op, ids, spread) for ids in x.along(0)]
+    heads = [ids for ids in rest if ids is not None]
+    return heads if any(ids.shape[1] > 1 for ids in heads) else [*heads, *own]
 
 
 def _filter_axis(op: Op, weight: Operand, axis: int) -> Ids | None:
@@ -154,13 +169,17 @@ def _depthwise(op: Op, x: Operand, outs: Ids | None, made: int) -> Ids | None:
     for ids in x.along(1):
         if outs is None:
             op.units.freeze(ids, "meets an axis of fixed size")
+        elif ids.shape[0] > 1 and made == channels:
+            op.units.shared(ids, _on_channels(outs, rank))
         else:
             split = outs.reshape(1, channels, made // channels, *(1,) * (rank - 2))
             op.units.unite(ids[:, :, None], split)
     return outs
 
 
-def _grouped(op: Op, x: Operand, sides: tuple[Ids | None, Ids | None], groups: int, transposed: bool) -> Ids | None:
+def _grouped(
+    op: Op, x: Operand, sides: tuple[Ids | None, Ids | None], groups: int, transposed: bool
+) -> Ids | None:
     """Every group must lose the same count: the same position in each of them goes together."""
     outs, ins = sides
     rank = len(x.shape)
@@ -186,7 +205,7 @@ def _bias(op: Op, out: Ids | None) -> None:
             op.units.freeze(ids, "meets an axis of fixed size")
         else:
             op.units.unite(ids, out)
-            op.use(ids, "out")
+            op.use(ids, "out", filters=True)
 
 
 def batch_norm(op: Op) -> None:

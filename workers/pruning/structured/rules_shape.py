@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 import torch
 
-from workers.pruning.structured.labels import FIXED, Ids, reshaped, varying
+from workers.pruning.structured.labels import FIXED, Ids, at, in_parts, reshaped, varying
 from workers.pruning.structured.op import Op, Operand, Unfollowed, meet
 
 
@@ -48,7 +48,7 @@ def _moved(op: Op, order: Sequence[int]) -> None:
 
 
 def restrided(op: Op) -> None:
-    """as_strided(x, size, stride): followed where it only restates the usual strides (pooling to one position)."""
+    """as_strided(x, size, stride), where it only restates the usual strides (pooling to one position)."""
     x, usual = op.operand(op.args[0]), 1
     for size, stride in reversed(list(zip(op.out.shape, op.out.stride(), strict=True))):
         if size > 1 and stride != usual:
@@ -80,7 +80,10 @@ def repeat(op: Op) -> None:
     x = op.operand(op.args[0]).lifted(len(times))
     op.label(
         op.out,
-        (np.tile(ids, [many if size > 1 else 1 for many, size in zip(times, ids.shape, strict=True)]) for ids in x.arrays),
+        (
+            np.tile(ids, [many if size > 1 else 1 for many, size in zip(times, ids.shape, strict=True)])
+            for ids in x.arrays
+        ),
     )
 
 
@@ -118,9 +121,14 @@ def select(op: Op) -> None:
     """select(x, dim, index): what is picked by number from an axis goes together with the rest of it."""
     x = op.operand(op.args[0])
     dim, index = op.args[1] % len(x.shape), op.args[2] % x.shape[op.args[1]]
-    for ids in x.along(dim):
-        op.units.even(ids, dim, x.shape[dim])
-    op.label(op.out, (ids.take(index if ids.shape[dim] > 1 else 0, dim) for ids in x.arrays))
+    tied = x.along(dim)
+
+    def tie() -> None:
+        for ids in tied:
+            op.units.even(ids, dim, x.shape[dim])
+
+    op.if_used(op.out, tie)
+    op.label(op.out, (at(ids, index, dim) for ids in x.arrays))
 
 
 def unbind(op: Op) -> None:
@@ -129,7 +137,7 @@ def unbind(op: Op) -> None:
     for ids in x.along(dim):
         op.units.even(ids, dim, x.shape[dim])
     for index, out in enumerate(op.out):
-        op.label(out, (ids.take(index if ids.shape[dim] > 1 else 0, dim) for ids in x.arrays))
+        op.label(out, (at(ids, index, dim) for ids in x.arrays))
 
 
 def slices(op: Op) -> None:
@@ -202,7 +210,9 @@ def _joined(op: Op, operands: list[Operand], dim: int) -> None:
     for each in across[1:]:
         total = meet(op, total, each)
     if arrays:
-        total = meet(op, Operand(_flat(arrays[0].shape, dim), (), False), total) if not total.arrays else total
+        total = (
+            meet(op, Operand(_flat(arrays[0].shape, dim), (), False), total) if not total.arrays else total
+        )
         for ids in total.arrays:
             if set(varying(ids)) & set(varying(arrays[0])):
                 op.units.unite(ids, arrays[0])
@@ -319,3 +329,37 @@ def uncolumns(op: Op) -> None:
         op.units.unite_along(split, 2)
         arrays.append(split[:, :, :1, None])
     op.label(out, arrays)
+
+
+def pixel_shuffle(op: Op) -> None:
+    """pixel_shuffle(x, r): (…, C·r·r, H, W) to (…, C, H·r, W·r)."""
+    x = op.operand(op.args[0])
+    channels, many = op.out.ndim - 3, op.args[1] ** 2
+    arrays = []
+    for ids in x.arrays:
+        if varying(ids) != (channels,):
+            raise Unfollowed
+        split = ids.reshape(*ids.shape[:channels], -1, many)
+        op.units.unite_along(split, channels + 1)
+        arrays.append(split[..., :1, None])
+    op.label(op.out, (ids.reshape((*(1,) * channels, -1, 1, 1)) for ids in arrays))
+
+
+def pixel_unshuffle(op: Op) -> None:
+    """pixel_unshuffle(x, r): (…, C, H·r, W·r) to (…, C·r·r, H, W)."""
+    x, channels = op.operand(op.args[0]), op.out.ndim - 3
+    if any(varying(ids) != (channels,) for ids in x.arrays):
+        raise Unfollowed
+    op.label(op.out, (np.repeat(ids, op.args[1] ** 2, axis=channels) for ids in x.arrays))
+
+
+def channel_shuffle(op: Op) -> None:
+    """channel_shuffle(x, groups): (g, C / g) to (C / g, g) along axis 1."""
+    x, groups = op.operand(op.args[0]), int(op.args[1])
+    arrays = []
+    for ids in x.arrays:
+        if ids.shape[1] > 1:
+            op.units.even(ids, 1, groups)
+            ids = np.swapaxes(in_parts(ids, 1, groups), 1, 2).reshape(ids.shape)
+        arrays.append(ids)
+    op.label(op.out, arrays)

@@ -15,6 +15,7 @@ from schemas.criteria import BnScale, Fisher, GeometricMedian, Magnitude, Taylor
 from workers.errors import PreflightError
 from workers.pruning.calibration import Calibration
 from workers.pruning.structured.graph import Axis, Group
+from workers.pruning.structured.masked import is_scale
 
 Scores = dict[str, NDArray[np.float64]]
 """By group name, [size]."""
@@ -87,9 +88,7 @@ def bn_scale(module: nn.Module, groups: Sequence[Group]) -> Scores:
     weights = _weights(module)
     scores: Scores = {}
     for group in groups:
-        scales = [
-            axis for axis in group.axes if axis.role == "norm" and axis.tensor in weights and _is_scale(axis)
-        ]
+        scales = [axis for axis in group.axes if axis.tensor in weights and is_scale(axis)]
         if not scales:
             raise PreflightError(
                 f"criterion 'bn_scale' reads scales of batch norms, and '{group.name}' has none behind it: "
@@ -244,10 +243,6 @@ def _square_sum(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:
     return dict(module.named_parameters(remove_duplicate=False))
-
-
-def _is_scale(axis: Axis) -> bool:
-    return axis.tensor.rpartition(".")[2] not in ("bias", "beta", "shift")
 
 
 def _zeros(groups: Sequence[Group]) -> Scores:

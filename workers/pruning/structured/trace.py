@@ -21,9 +21,9 @@ _CACHES = frozenset({"past_key_values", "mems", "cache_params"})
 def trace(module: nn.Module, run: Callable[[nn.Module], object]) -> DependencyGraph:
     """All groups of `module`, from one forward that `run` makes with an example batch of at least two.
 
-    Runs in evaluation mode on tensors without data (no arithmetic, no memory); where the code of the model looks at
-    values, again on real ones. The module is as before afterwards. What cannot be followed keeps its size, with the
-    reason. Whatever `run` raises on real tensors passes through.
+    Runs in evaluation mode on tensors without data (no arithmetic, no memory); where the model's code looks
+    at values, again on real ones. The module is as before afterwards. What cannot be followed keeps its size,
+    with the reason. Whatever `run` raises on real tensors passes through.
     """
     with _unchanged(module), torch.no_grad(), _plain_attention():
         module.eval()
@@ -61,18 +61,21 @@ def _plain(value: Any) -> Any:
 def _unchanged(module: nn.Module) -> Iterator[None]:
     """Put back every attribute that a forward may set: modes, caches, buffers."""
     saved = [
-        (each, dict(each.__dict__), dict(each._buffers), dict(each._parameters), dict(each._modules))
-        for each in module.modules()
+        (each, dict(each.__dict__), [dict(table) for table in _tables(each)]) for each in module.modules()
     ]
     try:
         yield
     finally:
-        for each, attributes, *tables in saved:
+        for each, attributes, tables in saved:
             each.__dict__.clear()
             each.__dict__.update(attributes)
-            for table, before in zip((each._buffers, each._parameters, each._modules), tables, strict=True):
+            for table, before in zip(_tables(each), tables, strict=True):
                 table.clear()
                 table.update(before)
+
+
+def _tables(module: nn.Module) -> tuple[dict[str, Any], ...]:
+    return module._buffers, module._parameters, module._modules
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """One forward, operator by operator: what meets what."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,19 +15,30 @@ from workers.pruning.structured.rules import rule_for
 from workers.pruning.structured.units import Units
 
 
-_NORMALISATIONS = frozenset({"native_batch_norm", "native_layer_norm", "native_group_norm"})
+def _like(x: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    statistics = x.new_empty(0)
+    return torch.ops.aten.empty_like.default(x), statistics, statistics
 
 
-def _like(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What a normalisation of `x` looks like. Torch would decompose it: half of densenet121's time."""
-    return torch.ops.aten.empty_like.default(x), x.new_empty(0), x.new_empty(0)
+def _rows(x: torch.Tensor, weight: torch.Tensor, *_: Any) -> torch.Tensor:
+    return x.new_empty(x.shape[0], weight.shape[-1])
 
 
-class Tracer(TorchDispatchMode):
+_SHAPES: dict[str, Callable[..., Any]] = {
+    # Without data torch would decompose these: half of the time on densenet121.
+    "native_batch_norm": _like,
+    "native_layer_norm": _like,
+    "native_group_norm": _like,
+    # Torch allows half precision only.
+    "_grouped_mm": _rows,
+}
+
+
+class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the units of parameters through every operator that runs under it."""
 
     def __init__(self, table: ParameterTable, *, shapes_only: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.table = table
         self.shapes_only = shapes_only
         self.units = Units(table.size)
@@ -35,16 +46,20 @@ class Tracer(TorchDispatchMode):
         """Names of the modules that are running, outermost first."""
 
     def __torch_dispatch__(
-        self, func: Any, types: Iterable[Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Iterable[Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Run the operator, then note what it did."""
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::")
-        if self.shapes_only and name in _NORMALISATIONS:
-            out = _like(args[0])
-        else:
-            out = func(*args, **kwargs)
+        short = _SHAPES.get(name) if self.shapes_only else None
+        out = short(*args) if short else func(*args, **kwargs)
         op = Op(name=name, args=args, kwargs=kwargs, out=out, units=self.units, table=self.table)
+        for tensor in op.tensors():
+            op.settle(tensor)
         if next(tensors_in(out), None) is not None and any(op.known(tensor) for tensor in op.tensors()):
             self.units.where = f"{name} in {self.modules[-1]}" if self.modules and self.modules[-1] else name
             self._follow(func, op)
@@ -71,6 +86,8 @@ class Tracer(TorchDispatchMode):
         """What the model answers keeps its size."""
         self.units.where = ""
         op = Op("output", (), {}, None, self.units, self.table)
+        for tensor in tensors_in(value):
+            op.settle(tensor)
         self.freeze(tensors_in(value), op, "the model's output")
 
 

@@ -1,4 +1,4 @@
-"""Which unit numbers mean the same unit: unions, and the rules that decide once the whole model has been seen."""
+"""Which unit numbers mean the same unit: unions, and rules that decide once the whole model was seen."""
 
 from dataclasses import dataclass, field
 
@@ -20,7 +20,6 @@ class Units:
     _heads: list[Ids] = field(default_factory=list)
     _whole: list[Ids] = field(default_factory=list)
     _even: list[tuple[Ids, int]] = field(default_factory=list)
-    _fixed: list[tuple[Ids, int, str]] = field(default_factory=list)
     _shared: list[tuple[Ids, Ids]] = field(default_factory=list)
 
     def unite(self, one: Ids, other: Ids) -> None:
@@ -38,11 +37,11 @@ class Units:
         self._frozen.append((ids, f"{reason} ({self.where})" if self.where else reason))
 
     def fixed(self, ids: Ids, axis: int, reason: str) -> None:
-        """`axis` must keep its size: frozen, unless in the end the units are constant along it."""
+        """`axis` must keep its size: all positions along it are one unit; nothing else left, it is frozen."""
         if varying(ids) == (axis,):
             self.freeze(ids, reason)
-        elif ids.shape[axis] > 1:
-            self._fixed.append((ids, axis, f"{reason} ({self.where})" if self.where else reason))
+        else:
+            self.unite_along(ids, axis)
 
     def heads(self, ids: Ids) -> None:
         """These units are heads of an attention."""
@@ -51,7 +50,7 @@ class Units:
     def factors(self, ids: Ids) -> None:
         """What goes must leave a full rectangle: in the end the units may vary along one axis only.
 
-        Where they still vary along several, the leading one is given up: the same position in each goes together.
+        Where they still vary along several, the leading one is given up: the same position in each goes.
         """
         if len(varying(ids)) > 1:
             self._whole.append(ids)
@@ -62,7 +61,7 @@ class Units:
             self._even.append((in_parts(ids, axis, parts), axis))
 
     def shared(self, ids: Ids, parameter: Ids) -> None:
-        """A parameter used alike by every head: united with `ids`, unless the units turn out to be the heads."""
+        """A parameter used alike by every head: united with `ids`, unless these turn out to be heads."""
         self._shared.append((ids, parameter))
 
     def resolve(self) -> "Resolved":
@@ -101,10 +100,6 @@ class Units:
 
     def _all_frozen(self, parent: Ids) -> list[tuple[Ids, str]]:
         frozen = list(self._frozen)
-        for ids, axis, reason in self._fixed:
-            unit = parent[ids]
-            if (unit != unit.take([0], axis)).any():
-                frozen.append((ids, reason))
         for ids, parameter in self._shared:
             if not _meet(compressed(parent[ids]), parent[parameter]):
                 frozen.append((parameter, "every head uses the same numbers"))

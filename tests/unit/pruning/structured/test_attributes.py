@@ -163,10 +163,38 @@ def test_a_config_that_layers_share_changes_for_one_layer_only():
     assert module[0](torch.rand(1, 8)).shape == (1, 8)
 
 
+class Stages:
+    """Widths of three stages."""
+
+    hidden_sizes = [4, 8, 8]
+
+
+class Reshaping(nn.Module):
+    """A model that reshapes by its config's last width but one, as SegFormer's head does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config, self.first, self.head = Stages(), nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.head(self.first(states).reshape(-1, self.config.hidden_sizes[0]))
+
+
+def test_a_forward_that_reshapes_by_a_stage_of_its_config_reads_the_new_width():
+    module = Reshaping()
+
+    hidden = graphs.group("first", "hidden", graphs.layer("first", 4) + graphs.reader("head", 4))
+    remove(module, graphs.graph(hidden), {"first": np.array([0])})
+
+    assert module.config.hidden_sizes == [3, 8, 8]
+    assert Stages.hidden_sizes == [4, 8, 8]
+    assert module(torch.rand(5, 3)).shape == (5, 2)
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        Change(module="0", attribute="training", value=0),
+        Change(module="0", attribute="training", value=1),
         Change(module="0", attribute="forward", value=1),
         Change(module="0", attribute="num_heads", value=1),
         Change(module="9", attribute="in_features", value=1),

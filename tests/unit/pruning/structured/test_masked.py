@@ -59,6 +59,15 @@ def test_a_twin_is_not_defined_where_a_norm_takes_its_mean_over_what_goes():
     assert defined(grouped.graph, {"grouped": np.array([], dtype=np.int64)})
 
 
+def test_a_bias_that_is_added_by_itself_is_no_norm():
+    case = graphs.encoder()
+    packed = case.graph.groups[0]
+    bias = graphs.axis("self_attn.in_proj_bias", 0, "norm", packed.axes[1].units.tolist())
+    heads = graphs.group("self_attn", "heads", [packed.axes[0], bias, *packed.axes[2:]], each=4)
+
+    assert defined(graphs.graph(heads), {"self_attn": np.array([0])})
+
+
 def test_all_units_of_a_group_cannot_be_masked():
     case = graphs.mlp()
 
