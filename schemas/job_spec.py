@@ -174,6 +174,7 @@ class JobSpec(Spec):
             )
         _refuse_goal_of_another_pattern(self)
         _refuse_training_method_without_training(self)
+        _refuse_criterion_that_cannot_follow(self)
         return self
 
     @model_validator(mode="after")
@@ -280,6 +281,28 @@ def _refuse_goal_of_another_pattern(spec: JobSpec) -> None:
         raise ValueError(
             f"goal '{goal.name}' needs pattern 'structured', since a zero is still stored and multiplied: "
             "set method.pattern, or use goal.sparsity"
+        )
+
+
+def _refuse_criterion_that_cannot_follow(spec: JobSpec) -> None:
+    """What one combination of fields cannot do, though each of them can."""
+    method, criterion = spec.method, spec.method.criterion.kind
+    if isinstance(method, SemiStructured) and criterion == "sparsegpt" and spec.rounds_in_all() > 1:
+        raise ValueError(
+            f"criterion 'sparsegpt' makes {method.n}:{method.m} at once: use schedule 'one_shot', or criterion "
+            "'wanda'"
+        )
+    if not isinstance(method, Unstructured):
+        return
+    if criterion == "hessian" and method.allocation.kind == "global" and method.allocation.cap < 1:
+        raise ValueError(
+            "criterion 'hessian' ranks all weights while it moves them: leave out method.allocation.cap"
+        )
+    measures = method.allocation.kind == "sensitivity"
+    if measures and spec.goal is not None and spec.goal.name == "size":
+        raise ValueError(
+            "goal 'size' tries several sparsities in each round, and allocation 'sensitivity' would measure "
+            "every layer each time: use goal 'sparsity', or allocation 'erk'"
         )
 
 

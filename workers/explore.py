@@ -112,6 +112,10 @@ def _method(
         least = after(plan(groups, scores, method, 1.0)) / after({})
         if least <= remaining:
             break
+    if least == 1:
+        raise PreflightError(
+            "recipe 'auto' prunes channels, and no width of this model can shrink: use method 'unstructured'"
+        )
     return method, least
 
 

@@ -1,6 +1,6 @@
-"""SparseGPT and Wanda at 50 % on one Llama block, against the loops of their papers' code: CPU time and memory.
+"""SparseGPT and Wanda at 50 % on a Llama block, against the loops of their papers' code: CPU time and memory.
 
-`python -m tests.benchmarks.second_order sparsegpt` (or wanda) runs each arm in a fresh process, on one thread.
+`python -m tests.benchmarks.second_order sparsegpt` (or wanda) runs each arm in a fresh process, one thread.
 The bar is the larger of two shares: our CPU time of 1.1 times theirs, and the growth of our peak of resident
 memory of 3 times the block's bytes. `--width` takes another width than 4096; the feed-forward layer follows.
 """

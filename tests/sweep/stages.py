@@ -22,7 +22,6 @@ from workers.export import export_onnx
 from workers.figures import macs_of
 from workers.models.loaded import LoadedModel
 from workers.pruning.structured.graph import DependencyGraph, Removal
-from workers.pruning.structured.masked import defined
 from workers.pruning.structured.plan import choose_groups, plan
 from workers.pruning.structured.rehearsal import settle
 from workers.pruning.structured.scores import magnitude
@@ -129,7 +128,7 @@ def _equality(
     _refuse_noise(actual, "the pruned model")
     masked = copy.copy(model)
     masked.module = dense
-    twin.mask(dense, model.module, graph, removal)
+    plain = twin.mask(dense, model.module, graph, removal)
     expected = _logits(masked, inputs)
     scale = float(expected.abs().max())
     difference = float((actual - expected).abs().max()) / scale
@@ -138,7 +137,7 @@ def _equality(
         raise Failed(f"the cut moved the outputs by {moved:.1g} only: they could not show a mistake")
     if not difference <= TOLERANCE:
         raise Failed(f"differs from its masked twin by {difference:.2g} of the largest output")
-    return {"difference": difference, "plain_mask": defined(graph, removal), "moved": moved}
+    return {"difference": difference, "plain_mask": plain, "moved": moved}
 
 
 def _train(model: LoadedModel, inputs: dict[str, Tensor]) -> None:

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 
 from schemas.fine_tune import FineTune, Sgd
-from schemas.allocation import GlobalAllocation
-from schemas.criteria import Magnitude
 from schemas.method import Unstructured
 from tests.unit.pruning.small import loaded, small_bundle, small_module
 from workers.determinism import round_seed, seed_everything
@@ -26,7 +24,16 @@ def run_rounds(state: dict[str, Tensor], numbers: range, seed: int = 0) -> dict[
     choice = choose(prunable_layers(model.module), Unstructured())
     spec = FineTune(batch_size=16, optimizer=Sgd(lr=0.05))
     for number in numbers:
-        cut(choice, Magnitude(), GlobalAllocation(), ROUNDS[number - 1], seed=seed, number=number)
+        cut(
+            choice,
+            Unstructured(),
+            ROUNDS[number - 1],
+            calibration=None,
+            evaluate=None,
+            movement=None,
+            seed=seed,
+            number=number,
+        )
         fine_tune(
             model,
             bundle,

@@ -8,8 +8,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from schemas.allocation import GlobalAllocation
-from schemas.criteria import Magnitude
 from schemas.method import Unstructured
 from tests.unit.pruning.small import loaded, small_module
 from workers.figures import gzip_bytes, layer_figures, macs_of, model_figures
@@ -87,7 +85,16 @@ def test_model_figures_shrink_with_the_cut_only_where_they_should(tmp_path: Path
     choice = choose(prunable_layers(model.module), Unstructured())
     figures = []
     for sparsity in (0.0001, 0.8):
-        cut(choice, Magnitude(), GlobalAllocation(), sparsity, seed=0, number=1)
+        cut(
+            choice,
+            Unstructured(),
+            sparsity,
+            calibration=None,
+            evaluate=None,
+            movement=None,
+            seed=0,
+            number=1,
+        )
         save_file(model.module.state_dict(), tmp_path / "model.safetensors")
         figures.append(
             model_figures(model, choice, sample=SAMPLE, file=tmp_path / "model.safetensors", metric=0.5)

@@ -90,8 +90,14 @@ def _taps(module: nn.modules.conv._ConvNd, squares: Tensor, output: Sequence[int
             slice(at * dilation, at * dilation + stride * (size - 1) + 1, stride)
             for at, (stride, dilation, size) in zip(place, steps, strict=True)
         ]
-        seen[(slice(None), *place)] = padded[(slice(None), *window)].flatten(1).sum(dim=1)
-    return seen.unflatten(0, (module.groups, -1))
+        _put(seen, place, padded, window)
+    return seen.view(module.groups, -1, *module.kernel_size)
+
+
+def _put(seen: Tensor, place: Sequence[int], squares: Tensor, window: Sequence[slice]) -> None:
+    """Sum the window of `squares` [channels, spatial…] into `place` of `seen` [channels, kernel…]."""
+    into: tuple[slice | int, ...] = (slice(None), *place)
+    seen[into] = squares[(slice(None), *window)].flatten(1).sum(dim=1)
 
 
 def _as_tensorflow_pads(module: nn.modules.conv._ConvNd, squares: Tensor, output: Sequence[int]) -> Tensor:
@@ -110,7 +116,7 @@ def _transposed_taps(module: nn.modules.conv._ConvNd, squares: Tensor, output: S
     seen = squares.new_empty((len(squares), *module.kernel_size))
     sizes = squares.shape[1:]
     for place in product(*map(range, module.kernel_size)):
-        window = []
+        window: list[slice] = []
         for axis, at in enumerate(place):
             stride, padding = module.stride[axis], module.padding[axis]
             assert isinstance(padding, int)
@@ -118,8 +124,8 @@ def _transposed_taps(module: nn.modules.conv._ConvNd, squares: Tensor, output: S
             first = max(-(shift // stride), 0)
             last = min((output[axis] - 1 - shift) // stride, sizes[axis] - 1)
             window.append(slice(first, max(last + 1, first)))
-        seen[(slice(None), *place)] = squares[(slice(None), *window)].flatten(1).sum(dim=1)
-    return seen.unflatten(0, (module.groups, -1))
+        _put(seen, place, squares, window)
+    return seen.view(module.groups, -1, *module.kernel_size)
 
 
 def _ones(layer: Layer) -> Tensor:

@@ -68,13 +68,15 @@ class _Sums:
         return take
 
 
-@torch.enable_grad()  # type: ignore[untyped-decorator]
+@torch.enable_grad()
 def _means(layers: Sequence[Layer], calibration: Calibration, samples: int, fold: Fold) -> Means:
     sums, seen = _Sums(layers, fold), 0
     with ExitStack() as stack:
         stack.enter_context(measuring(calibration.model.module, *[layer.weight for layer in layers]))
         for layer in layers:
-            handle = layer.weight.register_post_accumulate_grad_hook(sums.taker(layer))
+            handle = layer.weight.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                sums.taker(layer)
+            )
             stack.callback(handle.remove)
         for inputs, labels in calibration.batches(samples):
             sums.batch = len(labels)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from schemas.job_spec import JobSpec
 from schemas.method import SemiStructured, Unstructured
 from schemas.report import Curve, GroupFigures
+from schemas.schedule import Search
 from workers.errors import PreflightError
 from workers.evaluate import accuracy
 from workers.figures import gzip_bytes
@@ -83,10 +84,11 @@ class MaskPruner:
 
     def notes(self) -> list[str]:
         packed = packed_attention(self._model.module)
+        told = [*self._notes, *(self._last.notes if self._last else [])]
         if not packed:
-            return self._notes
+            return told
         return [
-            *self._notes,
+            *told,
             f"The packed query, key and value weights (in_proj_weight) of {len(packed)} attention layers "
             f"stay dense: the first is {packed[0]}.",
         ]
@@ -101,8 +103,14 @@ class MaskPruner:
             movement=self._movement,
             seed=self._spec.seed,
             number=number,
-            progress=min(1.0, share / self._spec.removed_after(self._spec.rounds_in_all())),
+            progress=self._progress(share),
         )
+
+    def _progress(self, share: float) -> float:
+        """How much of an override is due: all of it where there is no way of rounds to a goal in sparsity."""
+        if isinstance(self._spec.schedule, Search) or self._counts_bytes:
+            return 1.0
+        return min(1.0, share / self._spec.removed_after(self._spec.rounds_in_all()))
 
     def _cut_to_size(self, share: float, number: int) -> None:
         """Bisect the sparsity until the compressed file is as small as asked."""

@@ -18,8 +18,8 @@ from workers.pruning.nm import AXES
 from workers.pruning.structured.graph import Axis, DependencyGraph, Group
 
 ROUNDS = 30
-"""Pairings of stripes that are tried. With 2:4 each takes 0.02 µs of one core for each weight that is read, with
-other patterns 40 times as much. Beyond 30, a tenth of the gain is left."""
+"""Pairings of stripes that are tried. With 2:4 each takes 0.02 µs of one core for each weight that is read,
+with other patterns up to 40 times as much. Beyond 30, a tenth of the gain is left."""
 
 _IDLE = 6  # rounds without gain after which the search ends
 _CHUNK = 1 << 18  # numbers that are compared at once

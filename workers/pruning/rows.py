@@ -20,7 +20,7 @@ def by_rows(layer: Layer, tensor: Tensor) -> Tensor:
     groups = int(getattr(layer.module, "groups", 1))
     if layer.kind == "Conv1D":
         return tensor.t().unsqueeze(0)
-    grouped = tensor.unflatten(0, (groups, -1))
+    grouped = tensor.view(groups, tensor.shape[0] // groups, *tensor.shape[1:])
     return grouped.transpose(1, 2) if layer.kind.startswith("ConvTranspose") else grouped
 
 
@@ -108,7 +108,7 @@ def _limits(scores: Tensor, counts: Tensor) -> Tensor:
     """
     places = (counts - 1).clamp(min=0)
     if scores.is_cpu:
-        ranked = torch.from_numpy(np.partition(scores.numpy(), places.unique().tolist(), axis=1))
+        ranked = torch.from_numpy(np.partition(scores.numpy(), sorted(set(places.tolist())), axis=1))
     else:
         ranked = scores.sort(dim=1).values
     limits = ranked.gather(1, places.unsqueeze(1)).squeeze(1)

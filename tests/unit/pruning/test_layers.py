@@ -67,7 +67,7 @@ def test_uniform_allocation_prunes_all_layers_when_asked():
 
 @pytest.mark.parametrize("field", ["include", "exclude"])
 def test_a_glob_that_matches_nothing_is_refused_by_name(field: str):
-    method = Method.model_validate({field: ("layer9.*",)})
+    method = Unstructured.model_validate({field: ("layer9.*",)})
 
     with pytest.raises(PreflightError, match=rf"method.{field}: 'layer9.\*' matches no .*there are: 0, 3, 8"):
         choose(prunable_layers(small_module()), method)

@@ -14,6 +14,7 @@ from workers.pruning.second_order.fisher import Blocks, bytes_of, empirical_fish
 
 STATE_BYTES = 2 << 30  # of blocks at once; layers that need more take turns, each with passes of its own
 _AT_ONCE = 1 << 22  # numbers of blocks that are factorised at once
+_NOTES_SHOWN = 3
 _MOST_DAMP = 1e6  # times the damp that was asked for
 
 
@@ -79,6 +80,8 @@ def _costs(fishers: Iterable[tuple[list[Layer], Blocks]], damp: float) -> tuple[
             "the gradient of the loss vanishes in every pruned layer on the calibration samples: give more "
             "or harder samples (method.criterion.samples), or use method.criterion 'magnitude'"
         )
+    if len(notes) > _NOTES_SHOWN:
+        notes[_NOTES_SHOWN:] = [f"The same in {len(notes) - _NOTES_SHOWN} more layers."]
     return costs, notes
 
 

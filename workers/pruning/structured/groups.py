@@ -33,7 +33,7 @@ def graph_of(table: ParameterTable, resolved: Resolved) -> DependencyGraph:
 def _groups(makers: list[int], parents: list[Ids], resolved: Resolved) -> tuple[Ids, Ids]:
     """[ids] The group of each unit (-1: none, or its width is kept) and its number in the group.
 
-    Units made by the same set of layers form a group. One of them frozen, or one alone: the group is left out.
+    Units made by the same set of layers form a group. One of them frozen, or one alone: it is left out.
     """
     size = len(resolved.parent)
     marks = np.random.default_rng(0).integers(1, 2**63, size=len(makers), dtype=np.uint64)
@@ -68,15 +68,22 @@ def _makes_heads(units: Ids, resolved: Resolved) -> bool:
 
 
 def _group(
-    table: ParameterTable, parents: list[Ids], members: tuple[Ids, Ids], places: list[int], attention: set[str]
+    table: ParameterTable,
+    parents: list[Ids],
+    members: tuple[Ids, Ids],
+    places: list[int],
+    attention: set[str],
 ) -> Group:
     """One group, the layer that makes it first. `members`: [ids] whether it is one of them, its number."""
     mine, number = members
-    places = sorted(places, key=lambda place: not _is_matrix(table.axes[place]))
+    first = next((place for place in places if _is_matrix(table.axes[place])), places[0])
+    places = [first, *(place for place in places if place != first)]
     axes = []
     for place in places:
         axis, units = table.axes[place], parents[place]
-        axes.append(Axis(axis.tensor, axis.dim, np.where(mine[units], number[units], -1), axis.role or "other"))
+        axes.append(
+            Axis(axis.tensor, axis.dim, np.where(mine[units], number[units], -1), axis.role or "other")
+        )
     maker = next(axis for axis in axes if axis.role == "out")
     widths = np.bincount(maker.units[maker.units >= 0]).astype(np.int64)
     kind = _kind(table, places, axes, attention)
@@ -115,11 +122,13 @@ def _reasons(
 
 
 def _layer(tensor: str) -> str:
-    return tensor.rpartition(".")[0] or tensor
+    """The module that a tensor belongs to; a parameter of the model itself stands for itself."""
+    layer, parametrized, _ = tensor.partition(".parametrizations.")
+    return layer if parametrized else tensor.rpartition(".")[0] or tensor
 
 
 def _with_names(found: list[Group]) -> tuple[Group, ...]:
-    """The groups under names of their own: heads after the module around their layers, repeats with a number."""
+    """The groups under names of their own: heads after the module around them, repeats with a number."""
     groups: dict[str, Group] = {}
     for group in found:
         around = _around(group) if group.kind == "heads" else ""

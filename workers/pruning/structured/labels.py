@@ -1,4 +1,4 @@
-"""Which unit each element of a tensor belongs to: integer arrays, of size 1 on every axis that does not matter."""
+"""Which unit each element of a tensor belongs to: integer arrays, of size 1 on axes that do not matter."""
 
 from collections.abc import Sequence
 from math import prod
@@ -35,7 +35,7 @@ def compressed(ids: Ids) -> Ids:
 def reshaped(ids: Ids, old: Sequence[int], new: Sequence[int]) -> Ids:
     """What `ids`, of a tensor of shape `old`, become when the tensor is viewed as `new`.
 
-    Axes are matched in the smallest blocks with equal products; a block is written out only where `ids` vary in it.
+    Axes are matched in the smallest blocks with equal products; one is written out only if `ids` vary in it.
     """
     if prod(old) == 0:
         return np.full((1,) * len(new), FIXED, dtype=np.int64)
@@ -52,7 +52,7 @@ def reshaped(ids: Ids, old: Sequence[int], new: Sequence[int]) -> Ids:
 
 
 def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[range, range]]:
-    """Smallest runs of axes of `old` and `new` with the same number of elements, in order, all axes covered."""
+    """Smallest runs of axes of `old` and `new` with the same number of elements, in order."""
     blocks = []
     left = right = 0
     while left < len(old) or right < len(new):

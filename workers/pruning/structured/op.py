@@ -119,18 +119,23 @@ def meet(op: Op, left: Operand, right: Operand) -> Operand:
 
     Positions that meet are one unit. An axis that only one of them tracks must keep its size.
     """
-    units = op.units
-    for axis, (here, there) in enumerate(zip(left.shape, right.shape, strict=True)):
-        if here == there > 1:
-            for mine, other in ((left, right), (right, left)):
-                if not other.along(axis):
-                    for ids in mine.along(axis):
-                        units.fixed(ids, axis, "meets an axis of fixed size")
+    left, right = _unlike(op.units, left, right), _unlike(op.units, right, left)
     for ids in left.arrays:
         for others in right.arrays:
-            _join(units, (ids, left.weight), (others, right.weight))
+            _join(op.units, (ids, left.weight), (others, right.weight))
     shape = tuple(max(pair) if min(pair) > 0 else 0 for pair in zip(left.shape, right.shape, strict=True))
     return Operand(shape, _largest(left.arrays, right.arrays), left.weight and right.weight)
+
+
+def _unlike(units: Units, mine: Operand, other: Operand) -> Operand:
+    """`mine` after its axes met those of `other` that say nothing: what is frozen by that is left out."""
+    arrays = list(mine.arrays)
+    for axis, (here, there) in enumerate(zip(mine.shape, other.shape, strict=True)):
+        if here == there > 1 and not other.along(axis):
+            for ids in mine.along(axis):
+                units.fixed(ids, axis, "meets an axis of fixed size")
+            arrays = [ids for ids in arrays if varying(ids) != (axis,)]
+    return Operand(mine.shape, tuple(arrays), mine.weight)
 
 
 def _join(units: Units, left: tuple[Ids, bool], right: tuple[Ids, bool]) -> None:

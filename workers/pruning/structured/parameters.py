@@ -74,7 +74,7 @@ class ParameterTable:
 def parameter_table(module: nn.Module) -> ParameterTable:
     """Number the axes of `module`'s parameters and buffers, in module order.
 
-    Buffers that are not stored count as well: BEiT adds one of zeros to the keys, which must shrink with them.
+    Buffers that are not stored count as well: BEiT adds one of zeros to the keys, which shrinks with them.
     """
     table = ParameterTable()
     for name, tensor in _tensors(module):

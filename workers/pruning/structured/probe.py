@@ -21,29 +21,43 @@ def cuttable(module: nn.Module, graph: DependencyGraph, run: Run) -> DependencyG
     """`graph` without the groups that break the forward when half of their units go; these become frozen.
 
     An attention that computes its head width as input width / heads cannot lose heads, whatever the graph
-    says. All groups are tried at once, in one forward without data; where that fails, group by group of each
-    kind and class of module: of like modules one is tried. `module` is left as it is.
+    says. Each kind of unit is tried by itself, since width and heads that shrink together may fit by chance:
+    one forward without data. Where it fails, of groups in like modules one is tried, and where these do not
+    explain it, each. `module` is left as it is. Raises PreflightError where what is left fails together.
     """
-    error = _failure(module, graph, graph.groups, run)
-    if error is None:
-        return graph
-    alike: dict[tuple[object, ...], list[Group]] = {}
-    for group in graph.groups:
-        alike.setdefault(_class_of(group, module), []).append(group)
     frozen: dict[str, str] = {}
-    for groups in alike.values():
-        if (reason := _failure(module, graph, groups[:1], run)) is not None:
-            frozen |= {group.name: REASON.format(error=reason) for group in groups}
-    left = [group for group in graph.groups if group.name not in frozen]
-    for group in list(left) if _failure(module, graph, left, run) is not None else []:
-        if (reason := _failure(module, graph, [group], run)) is not None:
-            frozen[group.name] = REASON.format(error=reason)
-    left = [group for group in graph.groups if group.name not in frozen]
+    for kind in dict.fromkeys(group.kind for group in graph.groups):
+        groups = [group for group in graph.groups if group.kind == kind]
+        if _failure(module, graph, groups, run) is not None:
+            frozen |= _failing(module, graph, groups, run)
+    left = [group for group in graph.groups if group.name not in frozen and group.kind != "hidden"]
     if (error := _failure(module, graph, left, run)) is not None:
         raise PreflightError(
             f"the model does not run after its units are removed ({error}): use pattern 'unstructured'"
         )
-    return replace(graph, groups=tuple(left), frozen={**graph.frozen, **frozen})
+    both = [group for group in graph.groups if group.name not in frozen]
+    if len(both) > len(left) and (error := _failure(module, graph, both, run)) is not None:
+        frozen |= {group.name: REASON.format(error=error) for group in both if group.kind == "hidden"}
+    groups = [group for group in graph.groups if group.name not in frozen]
+    return replace(graph, groups=tuple(groups), frozen={**graph.frozen, **frozen})
+
+
+def _failing(module: nn.Module, graph: DependencyGraph, groups: list[Group], run: Run) -> dict[str, str]:
+    """Those of `groups` that break the forward, with the reason."""
+    alike: dict[tuple[object, ...], list[Group]] = {}
+    for group in groups:
+        alike.setdefault(_class_of(group, module), []).append(group)
+    frozen: dict[str, str] = {}
+    for same in alike.values():
+        if (error := _failure(module, graph, same[:1], run)) is not None:
+            frozen |= {group.name: REASON.format(error=error) for group in same}
+    left = [group for group in groups if group.name not in frozen]
+    if _failure(module, graph, left, run) is None:
+        return frozen
+    for group in left:
+        if (error := _failure(module, graph, [group], run)) is not None:
+            frozen[group.name] = REASON.format(error=error)
+    return frozen
 
 
 def _class_of(group: Group, module: nn.Module) -> tuple[object, ...]:
@@ -62,8 +76,9 @@ def _failure(module: nn.Module, graph: DependencyGraph, groups: Iterable[Group],
     if not removal:
         return None
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            probe = _hollow(module)
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        probe = _hollow(module, mode)
+        with mode, torch.no_grad():
             remove(probe, graph, removal)
             run(probe.eval())
     except DataDependentOutputException:
@@ -87,13 +102,13 @@ def _failure_with_data(
     return None
 
 
-def _hollow(module: nn.Module) -> nn.Module:
-    """A copy whose tensors have no data; call it within a fake mode."""
+def _hollow(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """A copy whose parameters and buffers have no data."""
     memo: dict[int, Tensor] = {}
-    for one in module.parameters():
-        memo[id(one)] = nn.Parameter(
-            torch.empty(one.shape, dtype=one.dtype, device=one.device), requires_grad=one.requires_grad
-        )
+    with mode:
+        for one in (*module.parameters(), *module.buffers()):
+            empty = torch.empty(one.shape, dtype=one.dtype, device=one.device)
+            memo[id(one)] = nn.Parameter(empty, one.requires_grad) if isinstance(one, nn.Parameter) else empty
     return copy.deepcopy(module, memo)
 
 

@@ -24,8 +24,8 @@ from workers.pruning.structured.surgery import remove
 Run = Callable[[nn.Module], object]
 Shapes = list[tuple[int, ...]]
 
-SHARE = 0.5
-"""Of each group; never all of it."""
+SHARES = (0.5, 0.25, 0.75)
+"""Of a group, in turn: a width that the code derives from another one shows when they shrink differently."""
 _SHOWN = 200
 # What a forward, or a cut that a module cannot take, raises
 _BROKEN = (
@@ -44,7 +44,7 @@ _BROKEN = (
 def settle(module: nn.Module, run: Run, graph: DependencyGraph) -> DependencyGraph:
     """The graph without the groups that `module`, run as in `trace`, cannot lose units of; they are frozen.
 
-    Rehearses one cut of half of all groups. Where that fails, groups are tried by pattern of name
+    Rehearses a cut of all groups. Where that fails, groups are tried by pattern of name
     (`layers.#.attn`) and bisected within it. Nothing is computed, and copies have no data, unless the model's
     code looks at values. `module` stays as it is.
     """
@@ -72,12 +72,19 @@ class _Stage:
         self.expected = self._first_that_runs((_on_meta, _fake, _real))
 
     def trouble(self, groups: Sequence[Group]) -> str | None:
-        """What goes wrong when `groups` lose half of their units; None: nothing."""
-        try:
-            found = self._shapes(half(groups))
-        except _BROKEN as error:
-            return f"the code of the model fixes this width ({_told(error)})"
-        return None if found == self.expected else "without some of its units the outputs have another shape"
+        """What goes wrong when `groups` lose units; None: nothing.
+
+        A hidden size is what widths are derived from most often: the others are tried without it first.
+        """
+        others = [group for group in groups if group.kind != "hidden"]
+        for some in (others, groups) if 0 < len(others) < len(groups) else (groups,):
+            try:
+                found = self._shapes(uneven(some))
+            except _BROKEN as error:
+                return f"the code of the model fixes this width ({_told(error)})"
+            if found != self.expected:
+                return "without some of its units the outputs have another shape"
+        return None
 
     def culprits(self, groups: Sequence[Group]) -> dict[str, str]:
         """The groups that cause trouble by themselves, with what it is."""
@@ -159,13 +166,14 @@ def _inputs_to_meta(module: nn.Module, args: Any, kwargs: Any) -> Any:
     return tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
 
 
-def half(groups: Iterable[Group]) -> Removal:
-    """The second half of the units of each group; a group of one stays."""
-    return {
-        group.name: np.arange(group.size - int(SHARE * group.size), group.size)
-        for group in groups
-        if group.size > 1
-    }
+def uneven(groups: Iterable[Group]) -> Removal:
+    """The last units of each group, a share in turn: at least one goes, and one stays."""
+    removal = {}
+    for number, group in enumerate(groups):
+        gone = min(max(1, int(SHARES[number % len(SHARES)] * group.size)), group.size - 1)
+        if gone:
+            removal[group.name] = np.arange(group.size - gone, group.size)
+    return removal
 
 
 def _plain(value: Any) -> Any:

@@ -18,23 +18,24 @@ _BY_RULE: dict[Rule, str] = {
     layers.linear: "linear",
     layers.vector_product: "mv dot",
     layers.convolution: "convolution",
-    layers.batch_norm: "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm",
+    layers.batch_norm: "native_batch_norm cudnn_batch_norm _native_batch_norm_legit_no_training",
     layers.group_norm: "native_group_norm",
     layers.layer_norm: "native_layer_norm _fused_rms_norm",
     layers.embedding: "embedding",
     layers.weight_norm: "_weight_norm_interface",
     elements.pointwise: "copy hardswish lerp masked_fill rsub where dropout",
     elements.like: "zeros_like ones_like empty_like full_like rand_like randn_like",
-    elements.same: "_to_copy detach alias lift_fresh lift contiguous native_dropout bernoulli _conj fill zero view_dtype",
+    elements.same: "_to_copy detach alias lift_fresh contiguous native_dropout bernoulli _conj fill zero",
     elements.reduction: "sum mean amax amin var std var_mean std_mean prod any all nansum",
     elements.norm_reduction: "linalg_vector_norm norm",
-    elements.picking_reduction: "max min argmax argmin median logsumexp",
+    elements.picking_reduction: "max min argmax argmin median",
     elements.softmax: "_softmax _safe_softmax _log_softmax softmax log_softmax cumsum cumprod",
     elements.spatial: (
         "max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d upsample_bilinear2d "
         "upsample_nearest2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa avg_pool1d "
-        "_upsample_nearest_exact2d reflection_pad2d replication_pad2d grid_sampler_2d avg_pool3d max_pool3d_with_indices "
-        "_adaptive_avg_pool3d upsample_trilinear3d reflection_pad1d replication_pad1d upsample_linear1d upsample_nearest1d"
+        "_upsample_nearest_exact2d reflection_pad2d replication_pad2d grid_sampler_2d avg_pool3d "
+        "max_pool3d_with_indices _adaptive_avg_pool3d upsample_trilinear3d reflection_pad1d "
+        "replication_pad1d upsample_linear1d upsample_nearest1d"
     ),
     elements.weight_times: "_prelu_kernel prelu",
     elements.accumulate: "index_add scatter_add",

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from workers.pruning.structured.labels import Ids, varying
-from workers.pruning.structured.op import Op, Operand, Unfollowed, meet, tensors_in, without
+from workers.pruning.structured.op import Op, Operand, meet, tensors_in, without
 
 
 def pointwise(op: Op) -> None:
@@ -105,17 +105,14 @@ def softmax(op: Op) -> None:
 
 
 def spatial(op: Op) -> None:
-    """Pooling and resizing: batch and channel stay; other axes change, so units that vary along them are summed."""
+    """Pooling and resizing over the last one, two or three axes: units along them are summed away."""
     x = op.operand(op.args[0])
+    count = next(int(each) for each in op.name if each.isdigit())
+    for other in op.tensors()[1:]:
+        for ids in op.operand(other).arrays:
+            op.units.freeze(ids, "coordinates")
     for out in tensors_in(op.out):
-        spread = range(2 if out.ndim > 3 or _batched(op) else 1, out.ndim)
-        if out.ndim != len(x.shape):
-            raise Unfollowed
-        op.label(out, _reduced(op, x.arrays, list(spread)))
-
-
-def _batched(op: Op) -> bool:
-    return "1d" in op.name or "adaptive" not in op.name
+        op.label(out, _reduced(op, x.arrays, range(out.ndim - count, out.ndim)))
 
 
 def weight_times(op: Op) -> None:

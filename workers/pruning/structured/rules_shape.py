@@ -360,6 +360,7 @@ def channel_shuffle(op: Op) -> None:
     for ids in x.arrays:
         if ids.shape[1] > 1:
             op.units.even(ids, 1, groups)
-            ids = np.swapaxes(in_parts(ids, 1, groups), 1, 2).reshape(ids.shape)
-        arrays.append(ids)
+            arrays.append(np.swapaxes(in_parts(ids, 1, groups), 1, 2).reshape(ids.shape))
+        else:
+            arrays.append(ids)
     op.label(op.out, arrays)

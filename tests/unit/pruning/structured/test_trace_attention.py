@@ -159,7 +159,9 @@ class Fused(nn.Module):
         self.register_buffer("index", torch.zeros(4, 4, dtype=torch.int64), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (each.view(*each.shape[:2], HEADS, -1).transpose(1, 2) for each in self.fused(x).chunk(3, -1))
+        q, k, v = (
+            each.view(*each.shape[:2], HEADS, -1).transpose(1, 2) for each in self.fused(x).chunk(3, -1)
+        )
         scores = q @ k.transpose(-2, -1)
         if self.bias is not None:
             scores = scores + self.bias[self.index.view(-1)].view(4, 4, -1).permute(2, 0, 1)[None]
@@ -215,7 +217,9 @@ def test_rotary_positions_leave_the_heads_free():
                 heads = each.view(2, 3, 2, 4).transpose(1, 2)
                 one, other = heads.chunk(2, -1)
                 turned.append(heads * cos + torch.cat([-other, one], -1) * sin)
-            y = (turned[0] @ turned[1].transpose(-1, -2)).softmax(-1) @ self.v(x).view(2, 3, 2, 4).transpose(1, 2)
+            y = (turned[0] @ turned[1].transpose(-1, -2)).softmax(-1) @ self.v(x).view(2, 3, 2, 4).transpose(
+                1, 2
+            )
             return self.out(y.transpose(1, 2).flatten(2))
 
     graph = traced(Sequence(Rotary(), 8), 3, 5)
@@ -260,7 +264,11 @@ def test_a_tied_output_keeps_the_vocabulary_and_shares_the_width():
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.table, self.norm, self.last = nn.Embedding(7, 4), nn.LayerNorm(4), nn.Linear(4, 7, bias=False)
+            self.table, self.norm, self.last = (
+                nn.Embedding(7, 4),
+                nn.LayerNorm(4),
+                nn.Linear(4, 7, bias=False),
+            )
             self.last.weight = self.table.weight
 
         def forward(self, ids: Tensor) -> Tensor:
@@ -359,4 +367,6 @@ def test_caches_among_the_outputs_are_not_results():
         return {"logits": each(batch), "past_key_values": (each.first(batch),)}
 
     assert by_name(trace(module, run)) == {"first": ("neurons", 4), "body": ("neurons", 4)}
-    assert trace(module, lambda each: (each(batch), each.first(batch))).frozen["first"] == "the model's output"
+    assert (
+        trace(module, lambda each: (each(batch), each.first(batch))).frozen["first"] == "the model's output"
+    )

@@ -63,12 +63,18 @@ def test_a_residual_add_makes_both_branches_one_width():
     graph = traced(module, 1, 8, 8)
 
     assert by_name(graph) == {"a": ("channels", 4)}
-    assert {("a.weight", 0), ("b.weight", 0), ("b.weight", 1), ("c.2.weight", 1)} <= set(places(one(graph, "a")))
+    assert {("a.weight", 0), ("b.weight", 0), ("b.weight", 1), ("c.2.weight", 1)} <= set(
+        places(one(graph, "a"))
+    )
 
 
 def test_a_concatenation_keeps_its_parts_apart():
     module = Forward(
-        lambda m, x: m.d(m.c(torch.cat([m.a(x), m.b(x)], 1))), a=conv(1, 2), b=conv(1, 3), c=conv(5, 4), d=head(4)
+        lambda m, x: m.d(m.c(torch.cat([m.a(x), m.b(x)], 1))),
+        a=conv(1, 2),
+        b=conv(1, 3),
+        c=conv(5, 4),
+        d=head(4),
     )
 
     graph = traced(module, 1, 8, 8)
@@ -80,7 +86,11 @@ def test_a_concatenation_keeps_its_parts_apart():
 
 def test_a_concatenation_added_to_one_layer_splits_that_layer_between_the_groups():
     module = Forward(
-        lambda m, x: m.d(torch.cat([m.a(x), m.b(x)], 1) + m.c(x)), a=conv(1, 2), b=conv(1, 3), c=conv(1, 5), d=head(5)
+        lambda m, x: m.d(torch.cat([m.a(x), m.b(x)], 1) + m.c(x)),
+        a=conv(1, 2),
+        b=conv(1, 3),
+        c=conv(1, 5),
+        d=head(5),
     )
 
     graph = traced(module, 1, 8, 8)
@@ -286,9 +296,16 @@ def test_a_prelu_slope_goes_with_its_channel():
     assert places(one(graph, "0"))["1.weight", 0] == [0, 1, 2, 3]
 
 
-def test_a_buffer_that_is_not_stored_keeps_the_size_of_what_it_meets():
+def test_a_buffer_goes_with_what_it_meets_stored_or_not():
     module = Forward(lambda m, x: m.b(m.a(x) * m.scale), a=conv(1, 4), b=head(4))
     module.register_buffer("scale", torch.ones(4, 1, 1), persistent=False)
+
+    assert places(one(traced(module, 1, 8, 8), "a"))["scale", 0] == [0, 1, 2, 3]
+
+
+def test_a_tensor_that_is_no_buffer_keeps_the_size_of_what_it_meets():
+    module = Forward(lambda m, x: m.b(m.a(x) * m.scale), a=conv(1, 4), b=head(4))
+    module.scale = torch.ones(4, 1, 1)
 
     assert traced(module, 1, 8, 8).groups == ()
 

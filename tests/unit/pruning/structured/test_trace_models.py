@@ -32,7 +32,7 @@ def kinds(graph: DependencyGraph) -> Counter:
 
 def check(module: nn.Module, graph: DependencyGraph) -> None:
     """Every axis has the size of its tensor, every unit a place where it is made, and names are unique."""
-    state = module.state_dict()
+    state = {**module.state_dict(), **dict(module.named_buffers())}
     assert len({group.name for group in graph.groups}) == len(graph.groups)
     for group in graph.groups:
         assert group.size == len(group.widths) > 1

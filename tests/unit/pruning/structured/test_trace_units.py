@@ -110,7 +110,10 @@ def test_a_frozen_number_freezes_its_whole_unit_and_the_first_reason_is_kept():
     units.freeze(np.array([2]), "first")
     units.freeze(np.array([1]), "second")
 
-    assert units.resolve().reasons == {0: "joined with positions that no layer makes", 1: "first (add in block)"}
+    assert units.resolve().reasons == {
+        0: "joined with positions that no layer makes",
+        1: "first (add in block)",
+    }
 
 
 @pytest.mark.parametrize("count", [1000])

@@ -146,15 +146,15 @@ def test_six_jobs_leave_no_module_behind():
     left = [weakref.ref(part) for _ in range(6) for part in pruned_parts()]
     gc.collect()
 
-    assert len(left) > 100
+    assert len(left) > 6 * 10
     assert [part for part in left if part() is not None] == []
 
 
 def pruned_parts() -> list[nn.Module]:
-    """The modules of a pruned model, grouped convolutions and attention among them."""
-    module = torchvision.models.mobilenet_v3_small(weights=None, num_classes=4).eval()
+    """The modules of a pruned model: grouped queries, a gated feed-forward, norms."""
+    module = t.LlamaForCausalLM(t.LlamaConfig(**LLAMA)).eval()
     method = Structured(round_to=1)
-    graph = graph_of(module, torch.randn(2, 3, 32, 32))
+    graph = graph_of(module, ids())
     chosen = choose_groups(graph, method)
     remove(module, graph, plan(chosen.groups, magnitude(module, chosen.groups, norm=2), method, 0.3))
     return list(module.modules())
