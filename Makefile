@@ -63,6 +63,26 @@ bar-submit: $(STAMP) ## Requests a second of POST /v1/jobs against a bare route:
 bar-download: $(STAMP) ## Download of 1 GiB against boto3's defaults: at least 1.5 times as fast.
 	$(RUN) -m tests.benchmarks.download
 
+.PHONY: bar-sparsegpt
+bar-sparsegpt: $(STAMP) ## SparseGPT on a block of width 4096: at most 1.1 times the paper's time, 3 times the block.
+	$(RUN) -m tests.benchmarks.second_order sparsegpt
+
+.PHONY: bar-wanda
+bar-wanda: $(STAMP) ## Wanda on a block of width 4096: at most 1.1 times the paper's time, 3 times the block.
+	$(RUN) -m tests.benchmarks.second_order wanda
+
+.PHONY: bar-surgery
+bar-surgery: $(STAMP) ## CPU time of trace, scores, plan and cut against Torch-Pruning: at most as much.
+	$(RUN) -m tests.benchmarks.surgery
+
+.PHONY: bar-surgery-memory
+bar-surgery-memory: $(STAMP) ## Extra memory of the same: at most 1.2 times the weights.
+	$(RUN) -m tests.benchmarks.surgery --memory
+
+.PHONY: sweep
+sweep: $(STAMP) ## Prune 120 architectures in structure and check each; writes docs/architectures.md (half an hour).
+	$(RUN) -m tests.sweep
+
 .PHONY: bar-recovery
 bar-recovery: $(STAMP) ## A worker killed in round 3 of 5: the job goes on elsewhere within 45 seconds.
 	$(RUN) -m tests.benchmarks.recovery
@@ -76,8 +96,8 @@ bar-demo: $(STAMP) ## The demo's iterative job at 80 % sparsity: at most one poi
 	$(RUN) -m tests.benchmarks.demo
 
 .PHONY: tables
-tables: $(STAMP) ## Measure the tables of the README on the full data set.
-	$(RUN) deploy/demo/tables.py
+tables: $(STAMP) ## Measure the tables of the README through the service, row by row; what is measured stays.
+	$(RUN) -m tests.tables
 
 .PHONY: clean
 clean: ## Remove the virtual environment and all caches; jobs and models in .secateur/ stay.

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from schemas.agreement import refuse_what_does_not_go_together
 from schemas.base import Metadata, S3Prefix, Spec, Tag, not_delivered
 from schemas.benchmark import BenchmarkSpec
 from schemas.fine_tune import FineTune
-from schemas.goal import QUANTITIES, STRUCTURED_GOALS, Floor, Goal
-from schemas.method import Method, SemiStructured, Structured, Unstructured
+from schemas.goal import QUANTITIES, Floor, Goal
+from schemas.method import Method, Structured, Unstructured
 from schemas.quantize import NoQuantization, Quantize
 from schemas.round import Round
 from schemas.schedule import Iterative, Schedule, Search
@@ -18,15 +19,27 @@ from schemas.wire import DeviceClass
 
 
 class Task(StrEnum):
-    """What the model does. Its metric is the standard one: top-1 accuracy for both."""
+    """What the model does, and with it the metric: top-1 accuracy of a classifier; of a language model the
+    probability that it gives to the token that comes, which is 1 / perplexity."""
 
     image_classification = "image-classification"
     text_classification = "text-classification"
+    causal_lm = "causal-lm"
+
+    @property
+    def reads_text(self) -> bool:
+        """Its input is text, and the model folder has a tokenizer."""
+        return self is not Task.image_classification
+
+    @property
+    def metric_name(self) -> str:
+        """The metric, for a reader."""
+        return "token probability" if self is Task.causal_lm else "top-1 accuracy"
 
 
 _LATER_TASKS = {
-    name: "use 'image-classification' or 'text-classification'"
-    for name in ("token-classification", "regression", "causal-lm", "segmentation", "detection")
+    name: "use 'image-classification', 'text-classification' or 'causal-lm'"
+    for name in ("token-classification", "regression", "segmentation", "detection")
 }
 
 
@@ -55,7 +68,7 @@ class DataRef(Spec):
         """The column of the inputs."""
         if self.input_column is not None:
             return self.input_column
-        return "image" if self.task is Task.image_classification else "text"
+        return "text" if self.task.reads_text else "image"
 
 
 ExportFormat = Annotated[
@@ -163,18 +176,7 @@ class JobSpec(Spec):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "JobSpec":
-        if self.recipe is not None:
-            _refuse_choices_beside_recipe(self)
-            return self
-        if (self.goal is None) != isinstance(self.schedule, Search):
-            raise ValueError(
-                "a schedule 'search' finds the most that the floor allows and takes no goal: leave one out"
-                if self.goal is not None
-                else "give a goal, or schedule 'search' to find the most that the floor allows"
-            )
-        _refuse_goal_of_another_pattern(self)
-        _refuse_training_method_without_training(self)
-        _refuse_criterion_that_cannot_follow(self)
+        refuse_what_does_not_go_together(self)
         return self
 
     @model_validator(mode="after")
@@ -232,7 +234,7 @@ class JobSpec(Spec):
 def _with_default_optimizer(value: dict[str, Any]) -> dict[str, Any]:
     """Text models are fine-tuned with AdamW where the spec does not say otherwise."""
     data, fine_tune = value.get("data"), value.get("fine_tune", {})
-    is_text = isinstance(data, dict) and data.get("task") == Task.text_classification
+    is_text = isinstance(data, dict) and data.get("task") in (Task.text_classification, Task.causal_lm)
     if is_text and isinstance(fine_tune, dict) and "optimizer" not in fine_tune:
         return {**value, "fine_tune": {**fine_tune, "optimizer": {"kind": "adamw"}}}
     return value
@@ -248,82 +250,3 @@ def _with_default_schedule(value: dict[str, Any]) -> dict[str, Any]:
     if isinstance(method, dict) and method.get("pattern") == "semi_structured":
         return {**value, "schedule": {"kind": "one_shot"}}
     return value
-
-
-def _refuse_choices_beside_recipe(spec: JobSpec) -> None:
-    defaults = {"goal": None, "method": Unstructured(), "schedule": Iterative(), "quantize": NoQuantization()}
-    chosen = [name for name, default in defaults.items() if getattr(spec, name) != default]
-    if chosen:
-        raise ValueError(
-            f"recipe 'auto' chooses {', '.join(chosen)} itself: leave it out, or leave out the recipe"
-        )
-
-
-def _refuse_goal_of_another_pattern(spec: JobSpec) -> None:
-    method, goal = spec.method, spec.goal
-    if isinstance(method, SemiStructured):
-        if goal is None:
-            raise ValueError(f"a pattern of {method.n}:{method.m} has one sparsity only: give goal.sparsity")
-        if goal.name != "sparsity" or abs(goal.value - method.sparsity) > 1e-6:
-            raise ValueError(
-                f"a pattern of {method.n}:{method.m} makes {method.sparsity:g} sparsity and nothing else: "
-                f"set goal.sparsity to {method.sparsity:g}, or use pattern 'unstructured'"
-            )
-    elif isinstance(method, Structured):
-        if goal is not None and goal.name == "sparsity":
-            raise ValueError(
-                "pattern 'structured' removes channels and leaves no zeros: give goal.params, macs, size, "
-                "latency, heads or neurons (what remains), or use pattern 'unstructured'"
-            )
-        if goal is not None and goal.name in ("heads", "neurons") and goal.name not in method.units:
-            raise ValueError(f"goal '{goal.name}' needs '{goal.name}' in method.units")
-    elif goal is not None and goal.name in STRUCTURED_GOALS:
-        raise ValueError(
-            f"goal '{goal.name}' needs pattern 'structured', since a zero is still stored and multiplied: "
-            "set method.pattern, or use goal.sparsity"
-        )
-
-
-def _refuse_criterion_that_cannot_follow(spec: JobSpec) -> None:
-    """What one combination of fields cannot do, though each of them can."""
-    method, criterion = spec.method, spec.method.criterion.kind
-    if isinstance(method, SemiStructured) and criterion == "sparsegpt" and spec.rounds_in_all() > 1:
-        raise ValueError(
-            f"criterion 'sparsegpt' makes {method.n}:{method.m} at once: use schedule 'one_shot', or criterion "
-            "'wanda'"
-        )
-    if not isinstance(method, Unstructured):
-        return
-    if criterion == "hessian" and method.allocation.kind == "global" and method.allocation.cap < 1:
-        raise ValueError(
-            "criterion 'hessian' ranks all weights while it moves them: leave out method.allocation.cap"
-        )
-    measures = method.allocation.kind == "sensitivity"
-    if measures and spec.goal is not None and spec.goal.name == "size":
-        raise ValueError(
-            "goal 'size' tries several sparsities in each round, and allocation 'sensitivity' would measure "
-            "every layer each time: use goal 'sparsity', or allocation 'erk'"
-        )
-
-
-def _refuse_training_method_without_training(spec: JobSpec) -> None:
-    trains = spec.fine_tune.epochs + spec.fine_tune.final_epochs > 0
-    if spec.schedule.kind == "gradual":
-        if not isinstance(spec.method, Unstructured):
-            raise ValueError("schedule 'gradual' grows a mask of single weights: use pattern 'unstructured'")
-        if not trains:
-            raise ValueError("schedule 'gradual' prunes while it trains: set fine_tune.epochs to 1 or more")
-    if spec.fine_tune.regrow is not None and not isinstance(spec.method, Unstructured):
-        raise ValueError(
-            "fine_tune.regrow moves single zeros, which breaks a pattern of N:M and finds none in a structured "
-            "model: leave it out, or use pattern 'unstructured'"
-        )
-    if spec.fine_tune.regrow is not None and not trains:
-        raise ValueError("fine_tune.regrow moves zeros in training: set fine_tune.epochs to 1 or more")
-    if spec.method.criterion.kind == "movement" and spec.schedule.kind != "gradual":
-        raise ValueError("criterion 'movement' learns its scores while it trains: use schedule 'gradual'")
-    if spec.method.criterion.needs_data and spec.schedule.kind == "gradual":
-        raise ValueError(
-            f"schedule 'gradual' cuts every few steps, and criterion '{spec.method.criterion.kind}' would "
-            "measure the data each time: use 'magnitude' or 'movement', or schedule 'iterative'"
-        )

@@ -1,13 +1,23 @@
-"""The metric of a model on the validation split: top-1 accuracy."""
+"""The metric of a model on the validation split, whatever its task."""
 
 from collections.abc import Callable
 
 import torch
 from torchmetrics.classification import MulticlassAccuracy
 
+from schemas.job_spec import Task
 from workers.data.bundle import Bundle
 from workers.errors import ModelError
 from workers.models.loaded import LoadedModel
+from workers.perplexity import token_probability
+
+
+def metric_of(
+    model: LoadedModel, bundle: Bundle, *, batch_size: int, on_batch: Callable[[int, int], None]
+) -> float:
+    """The task's metric in [0, 1], the larger the better; raises as `accuracy` does."""
+    measure = token_probability if model.task is Task.causal_lm else accuracy
+    return measure(model, bundle, batch_size=batch_size, on_batch=on_batch)
 
 
 @torch.inference_mode()

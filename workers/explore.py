@@ -14,7 +14,7 @@ from schemas.job_spec import JobSpec, Task
 from schemas.method import Structured, Unstructured
 from schemas.report import Curve
 from workers.errors import PreflightError
-from workers.evaluate import accuracy
+from workers.evaluate import metric_of
 from workers.models.loaded import Batch, LoadedModel
 from workers.pruning.calibration import Calibration, drawn
 from workers.pruning.cut import cut
@@ -151,7 +151,7 @@ def _why(kind: str) -> str:
 def _metric(calibration: Calibration) -> float:
     bundle = calibration.bundle
     split = drawn(bundle.calibration or bundle.train, SAMPLES, seed=calibration.seed)
-    return accuracy(
+    return metric_of(
         calibration.model,
         bundle.judged_by(split),
         batch_size=calibration.batch_size,

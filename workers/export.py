@@ -136,7 +136,7 @@ def _export(model: LoadedModel, inputs: dict[str, Tensor]) -> torch.onnx.ONNXPro
 
 
 def _free_axes(task: Task, value: Tensor) -> dict[int, str]:
-    if task is Task.text_classification and value.ndim == 2:
+    if task.reads_text and value.ndim == 2:
         return {0: "batch", 1: "sequence"}
     return {0: "batch"}
 

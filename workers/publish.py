@@ -11,6 +11,7 @@ import torch
 from schemas.artifact import Artifact
 from schemas.benchmark import BenchmarkResult
 from schemas.job import Step
+from schemas.job_spec import JobSpec, Task
 from schemas.report import Curve, GroupFigures, LayerFigures, ModelFigures, Report, Stage
 from schemas.round import share_removed
 from service.store.blobs import Blobs, media_type
@@ -19,11 +20,11 @@ from workers.export import OnnxExport
 from workers.link import Meter
 from workers.messages import DoneMessage, JobOrder
 from workers.patience import patiently
+from workers.perplexity import perplexity
 from workers.report.page import render_html
 from workers.report.verdict import verdict_sentence
 from workers.story import Outcome
 
-METRIC_NAME = "top-1 accuracy"
 TOLERANCE = {False: 1e-4, True: 0.02}
 """Distance from the goal at which it counts as reached; widths are whole, so structured jobs get more."""
 
@@ -94,7 +95,7 @@ def _report(
         quantity=spec.quantity,
         reached=reached,
         removed=removed,
-        metric_name=METRIC_NAME,
+        metric_name=order.spec.data.task.metric_name,
         dense_metric=outcome.dense_metric,
         pruned_metric=best.metric,
         floor=outcome.floor,
@@ -107,7 +108,7 @@ def _report(
         created_at=datetime.now(UTC),
         verdict=verdict,
         goal_reached=reached,
-        metric_name=METRIC_NAME,
+        metric_name=order.spec.data.task.metric_name,
         floor=outcome.floor,
         seed=order.spec.seed,
         architecture=findings.architecture,
@@ -131,16 +132,19 @@ def _report(
         device_seconds=round(sum(step.device_seconds or 0.0 for step in steps), 3),
         environment=environment(findings.device, order.threads),
         artifacts=artifacts,
-        notes=_notes(findings),
+        notes=_notes(order.spec, findings),
         spec=order.spec,
     )
 
 
-def _notes(findings: Findings) -> list[str]:
+def _notes(spec: JobSpec, findings: Findings) -> list[str]:
     notes = [
         "MACs count every multiply-accumulate; 'with a non-zero weight' is what hardware for sparse weights "
         "could skip to. It is a count, not a speed."
     ]
+    if spec.data.task is Task.causal_lm:
+        dense, pruned = (perplexity(one.metric) for one in (findings.dense, findings.pruned))
+        notes.append(f"Perplexity, which is 1 / token probability: dense {dense:.2f}, pruned {pruned:.2f}.")
     notes += findings.notes
     if findings.onnx is not None and findings.onnx.note:
         notes.append(findings.onnx.note)

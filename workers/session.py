@@ -27,7 +27,7 @@ from workers.data.bundle import Bundle
 from workers.data.load import load_bundle, require_one_batch
 from workers.determinism import make_deterministic, seed_everything
 from workers.errors import ModelError, NoDevice
-from workers.evaluate import accuracy
+from workers.evaluate import metric_of
 from workers.explore import Found, explore
 from workers.export import OnnxExport, export_onnx
 from workers.figures import layer_figures, model_figures
@@ -144,7 +144,7 @@ class TorchSession:
         few = self._first_batch()
         pruner = self._pruner_of(probe, few)
         pruner.prune(self._spec.removed_after(self._spec.rounds_in_all()), 0)
-        accuracy(probe, few, batch_size=len(few.validation), on_batch=lambda *_: meter.advance(0.3))
+        metric_of(probe, few, batch_size=len(few.validation), on_batch=lambda *_: meter.advance(0.3))
         if trains:
             train_round(
                 self._spec,
@@ -186,7 +186,7 @@ class TorchSession:
 
     def evaluate(self, meter: Meter) -> float:
         """The metric of the model as it is now."""
-        return accuracy(
+        return metric_of(
             self._model,
             self._bundle,
             batch_size=EVALUATION_BATCH,
@@ -237,7 +237,7 @@ class TorchSession:
             meter.advance(info.step / info.steps, loss=info.loss)
 
         def evaluate_epoch() -> float:
-            return accuracy(
+            return metric_of(
                 self._model,
                 self._bundle,
                 batch_size=EVALUATION_BATCH,

@@ -13,6 +13,7 @@ from workers.data.bundle import Bundle, Split
 from workers.data.files import SplitFiles, find_optional_split, find_split
 from workers.data.images import Decoder, decode
 from workers.data.labels import to_classes
+from workers.data.language import load_language
 from workers.data.memory import MAX_BYTES, Allowance
 from workers.data.normalize import Normalize, as_they_are
 from workers.data.npz import read_arrays
@@ -27,11 +28,13 @@ from workers.models.preprocessing import Preprocessing, read_preprocessing
 def load_bundle(
     folder: Path, spec: DataRef, model: LoadedModel, *, seed: int, max_bytes: int = MAX_BYTES
 ) -> Bundle:
-    """The splits `train`, `validation` and, where it is there, `calibration` of `folder`, as `model` takes them.
+    """The splits `train`, `validation` and, where it is there, `calibration`, as `model` takes them.
 
     `seed` draws `spec.max_train_samples`. All splits together take at most `max_bytes` of memory. DataError
     says what is wrong with the folder, and which row.
     """
+    if spec.task is Task.causal_lm:
+        return load_language(folder, spec, model, seed=seed, max_bytes=max_bytes)
     reader = _Reader(spec, model, Allowance(max_bytes))
     train_files, validation_files = find_split(folder, "train"), find_split(folder, "validation")
     train = reader.read(train_files, spec.max_train_samples, seed)

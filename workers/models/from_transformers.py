@@ -1,4 +1,4 @@
-"""Classifiers of the transformers library."""
+"""Classifiers and language models of the transformers library."""
 
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from workers.pruning.structured.reload import is_pruned, load_pruned
 _CLASSES = {
     Task.image_classification: transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     Task.text_classification: transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    Task.causal_lm: transformers.MODEL_FOR_CAUSAL_LM_MAPPING,
 }
 # What the config classes and constructors of some 800 architectures raise on values that they cannot take
 _BAD_CONFIG = (
@@ -43,7 +44,9 @@ def load_transformers(folder: Path, task: Task, config: dict[str, Any]) -> Loade
     """
     parsed = _parse(folder, config)
     model_class = _model_class(parsed, task, config)
-    _check_head(parsed)
+    speaks = task is Task.causal_lm
+    if not speaks:
+        _check_head(parsed)
     if is_pruned(config):
         module = load_pruned(folder, lambda: _built(model_class, parsed))
     else:
@@ -54,17 +57,22 @@ def load_transformers(folder: Path, task: Task, config: dict[str, Any]) -> Loade
         module=module,
         architecture=f"transformers/{model_class.__name__}",
         task=task,
-        classes=parsed.num_labels,
+        classes=parsed.vocab_size if speaks else parsed.num_labels,
         folder=folder,
         image_size=size,
         image_channels=channels,
-        call=_logits,
+        call=_token_scores if speaks else _logits,
     )
 
 
 def _logits(module: nn.Module, batch: Batch) -> Tensor:
     logits: Tensor = module(**batch).logits
     return logits
+
+
+def _token_scores(module: nn.Module, batch: Batch) -> Tensor:
+    scores: Tensor = module(**batch, use_cache=False).logits
+    return scores
 
 
 def _parse(folder: Path, config: dict[str, Any]) -> Any:

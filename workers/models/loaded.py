@@ -31,7 +31,7 @@ class LoadedModel:
     call: Callable[[nn.Module, Batch], Tensor]
 
     def logits(self, batch: Batch) -> Tensor:
-        """Scores [N, classes] of one batch."""
+        """Scores [N, classes] of one batch; of a language model [N, T, vocabulary]."""
         return self.call(self.module, batch)
 
     @property

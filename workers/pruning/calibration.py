@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from torch import Tensor, nn
 
 from workers.data.bundle import Bundle, Split
+from workers.loss import cross_entropy
 from workers.models.loaded import Batch, LoadedModel
 
 
@@ -36,7 +36,7 @@ class Calibration:
 
     def loss(self, inputs: Batch, labels: Tensor) -> Tensor:
         """Mean loss of one batch, to differentiate."""
-        return F.cross_entropy(self.model.logits(inputs), labels)
+        return cross_entropy(self.model.logits(inputs), labels)
 
 
 def drawn(split: Split, samples: int, *, seed: int) -> Split:

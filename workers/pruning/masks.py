@@ -13,7 +13,7 @@ from schemas.method import SemiStructured, Unstructured
 from schemas.report import Curve, GroupFigures
 from schemas.schedule import Search
 from workers.errors import PreflightError
-from workers.evaluate import accuracy
+from workers.evaluate import metric_of
 from workers.figures import gzip_bytes
 from workers.pruning.calibration import Calibration, drawn
 from workers.pruning.cut import CutResult, cut, zeros_of
@@ -132,7 +132,7 @@ class MaskPruner:
         bundle, allocation = self._calibration.bundle, getattr(self._method, "allocation", None)
         samples = getattr(allocation, "samples", len(bundle.train))
         split = drawn(bundle.calibration or bundle.train, samples, seed=self._spec.seed)
-        return accuracy(
+        return metric_of(
             self._model,
             bundle.judged_by(split),
             batch_size=self._calibration.batch_size,

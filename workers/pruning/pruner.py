@@ -34,7 +34,7 @@ class Pruner(Protocol):
         ...
 
     def reset(self, surgery: str | None) -> None:
-        """Give the model the shapes of a checkpoint (None: of the dense model); its weights are loaded next."""
+        """Give the model the shapes of a checkpoint (None: of the dense model); weights are loaded next."""
         ...
 
     def groups(self) -> list[GroupFigures]:

@@ -13,7 +13,7 @@ from schemas.quantize import Cluster, Int8Dynamic, Int8Static, Quantize
 from schemas.report import Stage
 from workers.data.bundle import Bundle
 from workers.errors import PreflightError
-from workers.evaluate import accuracy
+from workers.evaluate import metric_of
 from workers.figures import gzip_bytes
 from workers.models.loaded import LoadedModel
 from workers.models.save import save_model
@@ -77,7 +77,7 @@ def cluster(
     """The model with shared weights as a second safetensors file; the model itself stays as it is."""
     before = [layer.weight.detach().clone() for layer in layers]
     cluster_layers(layers, spec.k)
-    metric = accuracy(model, bundle, batch_size=256, on_batch=lambda done, of: on_share(done / of))
+    metric = metric_of(model, bundle, batch_size=256, on_batch=lambda done, of: on_share(done / of))
     with TemporaryDirectory(prefix="secateur-") as scratch:
         save_model(model, Path(scratch))
         shutil.move(Path(scratch) / SINGLE, folder / CLUSTERED_FILE)

@@ -1,8 +1,8 @@
 """Row 1 with `torch.nn.utils.prune` alone, as its tutorial does it: `python torch_prune.py order.json`.
 
-One global ranking of |weight| over all convolutions and linear layers, cut to the same share after each round as
-the job, with the same epochs, batches and optimizer. 2:4 has no function in that module: the two smallest of each
-four inputs go, as a custom mask. Prints one JSON line.
+One global ranking of |weight| over all convolutions and linear layers, cut to the same share after each round
+as the job, with the same epochs, batches and optimizer. 2:4 has no function in that module: the two smallest
+of each four inputs go, as a custom mask. Prints one JSON line.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 import transformers
 from torch import nn
 from torch.nn.utils import prune

@@ -1,8 +1,8 @@
 """Rows 2 and 3 with Torch-Pruning's own pruner: `python torch_pruning.py order.json`.
 
-Its MetaPruner with group magnitudes (L2), a global ranking, and the step that its README shows; channels until the
-multiply-accumulates are down to the goal, or heads and neurons by their share. Then the same epochs, batches and
-optimizer as the job. Writes model.onnx beside the order and prints one JSON line.
+Its MetaPruner with group magnitudes (L2), a global ranking and the step of its README: channels until
+the multiply-accumulates are down to the goal, or heads and neurons by their share. Then the same epochs,
+batches and optimizer as the job. Writes model.onnx beside the order and prints one JSON line.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 import torch_pruning as tp
 import transformers
 from torch import nn

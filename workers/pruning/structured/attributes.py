@@ -12,12 +12,12 @@ from transformers.pytorch_utils import Conv1D
 
 from workers.errors import PreflightError
 from workers.pruning.structured.graph import DependencyGraph, Group, Removal
+from workers.pruning.structured.layer_sizes import SHAPES, Value, sizes_of_tensors
 from workers.pruning.structured.narrow import NARROW, become_narrow, kind_of
 from workers.pruning.structured.narrow_windows import FUSED
 from workers.pruning.structured.records import Change
 
 Keeps = Mapping[tuple[str, int], NDArray[np.bool_]]
-Value = int | tuple[int, ...] | str
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "num_query_heads", "heads")
 KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "kv_heads", "kv_n_heads")
@@ -35,7 +35,6 @@ NEURONS = (
 HIDDEN = ("hidden_size", "hidden_dim", "embed_dim", "d_model", "dim", "n_embd", "num_features", "feature_dim")
 STAGES = "hidden_sizes"
 CHANNELS = ("width", "in_channels", "out_channels", "in_chs", "out_chs", "expand_chs")
-SHAPES = ("shape", "bias_shape")
 CACHES = ("attention_bias_cache",)
 """What modules remember of their tensors from forward to forward: emptied."""
 KEYS_OR_VALUES = ("k", "v", "key", "value", "k_proj", "v_proj", "k_lin", "v_lin", "kv", "kv_proj", "wk", "wv")
@@ -78,20 +77,6 @@ MAY_CHANGE = OF_TENSORS | {
 }
 """No other attribute is ever written, whatever a file says."""
 
-_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_BY_AXIS: tuple[tuple[type[nn.Module] | tuple[type[nn.Module], ...], dict[tuple[str, int], str]], ...] = (
-    (nn.Linear, {("weight", 0): "out_features", ("weight", 1): "in_features"}),
-    (Conv1D, {("weight", 0): "nx", ("weight", 1): "nf"}),
-    (
-        nn.Bilinear,
-        {("weight", 0): "out_features", ("weight", 1): "in1_features", ("weight", 2): "in2_features"},
-    ),
-    ((nn.Embedding, nn.EmbeddingBag), {("weight", 0): "num_embeddings", ("weight", 1): "embedding_dim"}),
-    (nn.PReLU, {("weight", 0): "num_parameters"}),
-)
-"""What each axis of a tensor is called, for layers where it is as simple as that."""
-
 
 def changes(module: nn.Module, keeps: Keeps, graph: DependencyGraph, removal: Removal) -> Iterator[Change]:
     """The attributes that must change when `keeps` is cut from `module`, which is still as it was.
@@ -101,7 +86,7 @@ def changes(module: nn.Module, keeps: Keeps, graph: DependencyGraph, removal: Re
     modules = dict(module.named_modules(remove_duplicate=False))
     found: dict[tuple[str, str], Value] = {}
     for path, own in _by_module(keeps).items():
-        found.update({(path, name): value for name, value in _of_tensors(modules[path], own, path)})
+        found.update({(path, name): value for name, value in sizes_of_tensors(modules[path], own, path)})
     for group in (group for group in graph.groups if len(removal.get(group.name, ()))):
         for path, attribute, value in _of_group(group, keeps, modules):
             found.setdefault((path, attribute), value)
@@ -159,81 +144,6 @@ def _by_module(keeps: Keeps) -> dict[str, dict[tuple[str, int], NDArray[np.bool_
         path, _, local = tensor.rpartition(".")
         grouped.setdefault(path, {})[local, dim] = keep
     return grouped
-
-
-def _of_tensors(
-    part: nn.Module, own: Mapping[tuple[str, int], NDArray[np.bool_]], path: str
-) -> Iterator[tuple[str, Value]]:
-    """Sizes that a module's own tensors have: (attribute, new value)."""
-    if isinstance(part, _CONV + _TRANSPOSED):
-        yield from _of_convolution(part, own, path)
-    elif isinstance(part, nn.GroupNorm):
-        keep = own["weight", 0]
-        yield "num_channels", int(keep.sum())
-        yield "num_groups", _groups_left(keep, part.num_groups, path)
-    elif hasattr(part, "normalized_shape"):
-        yield "normalized_shape", _new_shape(part, own)
-    elif hasattr(part, "num_features") and hasattr(part, "eps"):
-        yield "num_features", int(next(iter(own.values())).sum())
-    else:
-        yield from _of_shapes(part, own)
-        names = next((names for kinds, names in _BY_AXIS if isinstance(part, kinds)), {})
-        yield from ((names[key], int(keep.sum())) for key, keep in own.items() if key in names)
-
-
-def _of_shapes(
-    part: nn.Module, own: Mapping[tuple[str, int], NDArray[np.bool_]]
-) -> Iterator[tuple[str, Value]]:
-    """The shape that a scale or a table of biases is seen in: its cut axis must be plain to see."""
-    for name in SHAPES:
-        shape = vars(part).get(name)
-        for keep in own.values():
-            if isinstance(shape, tuple) and shape.count(len(keep)) == 1:
-                yield name, tuple(int(keep.sum()) if one == len(keep) else one for one in shape)
-
-
-def _new_shape(part: nn.Module, own: Mapping[tuple[str, int], NDArray[np.bool_]]) -> tuple[int, ...]:
-    old = part.normalized_shape
-    assert isinstance(old, tuple | list)
-    shape = list(old)
-    for (_, dim), keep in own.items():
-        shape[dim] = int(keep.sum())
-    return tuple(shape)
-
-
-def _of_convolution(
-    part: nn.Module, own: Mapping[tuple[str, int], NDArray[np.bool_]], path: str
-) -> Iterator[tuple[str, Value]]:
-    weight, groups = part.weight, part.groups
-    assert isinstance(weight, nn.Parameter)
-    assert isinstance(groups, int)
-    sizes = [int(own["weight", dim].sum()) if ("weight", dim) in own else weight.shape[dim] for dim in (0, 1)]
-    left = _groups_left(own["weight", 0], groups, path) if ("weight", 0) in own else groups
-    whole, each = (
-        ("in_channels", "out_channels")
-        if isinstance(part, _TRANSPOSED)
-        else (
-            "out_channels",
-            "in_channels",
-        )
-    )
-    yield whole, sizes[0]
-    yield each, sizes[1] * left
-    yield "groups", left
-
-
-def _groups_left(keep: NDArray[np.bool_], groups: int, path: str) -> int:
-    """Groups of a convolution or norm after `keep` [channels]: all, each narrower, or fewer whole ones."""
-    counts = keep.reshape(groups, -1).sum(axis=1)
-    full = len(keep) // groups
-    if counts.min() == counts.max():
-        return groups
-    if np.isin(counts, (0, full)).all():
-        return int((counts == full).sum())
-    raise PreflightError(
-        f"'{path}' has {groups} groups of {full} channels, which would keep {counts.min()} to {counts.max()} "
-        "each: groups stay equally wide or go whole; exclude that layer"
-    )
 
 
 def _of_group(

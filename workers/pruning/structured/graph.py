@@ -1,4 +1,4 @@
-"""What hangs together in a model: units that must go together, and every place of a tensor that they take up."""
+"""What hangs together in a model: units that must go together, and every place that they take up."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -29,12 +29,12 @@ class Group:
     """A width of the model: `size` units, each of which can go without the others."""
 
     name: str
-    """The layer that makes the units, the first in module order: `layer1.0.conv1`, `encoder.layer.0.attention`."""
+    """The layer that makes the units, the first in module order: `layer1.0.conv1`."""
     kind: Kind
     size: int
     axes: tuple[Axis, ...]
     widths: NDArray[np.int64]
-    """[size]: channels of the first `out` axis that each unit stands for: 1 for a channel, head_dim for a head."""
+    """[size]: channels of the first `out` axis that a unit stands for: 1, or head_dim for a head."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What a removal leaves of the latency, measured: cut a copy, export it, and let it take turns with the dense."""
+"""What a removal leaves of the latency, measured: a copy is cut, exported, and takes turns with the dense."""
 
 import copy
 from collections.abc import Callable

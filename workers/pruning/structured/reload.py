@@ -236,4 +236,4 @@ def _save_program(model: LoadedModel, path: Path, example: Batch) -> str:
 
 def _free_axes(task: Task, value: Tensor) -> dict[int, Any]:
     free = torch.export.Dim.AUTO
-    return {0: free, 1: free} if task is Task.text_classification and value.ndim == 2 else {0: free}
+    return {0: free, 1: free} if task.reads_text and value.ndim == 2 else {0: free}

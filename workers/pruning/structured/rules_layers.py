@@ -100,6 +100,8 @@ def _attend(op: Op, left: Operand, right: Operand, inner: int) -> None:
     for side in (left, right):
         for ids in side.arrays:
             op.units.unite_along(ids, inner)
+            if len(varying(ids)) == 1 and int(ids.ravel()[0]) in op.units.single:
+                op.units.freeze(ids, "the width of a head that all queries share")
             if len(varying(ids)) > 1 and varying(ids)[0] < inner - 1:
                 op.units.heads(ids)
 

@@ -20,8 +20,16 @@ def view(op: Op) -> None:
         new = reshaped(ids, x.shape, target)
         if varying(new) != varying(ids):
             op.units.factors(new)
+            _note_single_head(op, new)
         arrays.append(new)
     op.label(op.out, arrays)
+
+
+def _note_single_head(op: Op, ids: Ids) -> None:
+    """The code states the width of a head, even where there is one: (width) to (1, width)."""
+    last = ids.ndim - 1
+    if op.name in ("view", "_unsafe_view") and varying(ids) == (last,) and op.out.shape[last - 1] == 1:
+        op.units.single.add(int(ids.ravel()[0]))
 
 
 def permute(op: Op) -> None:

@@ -16,6 +16,8 @@ from workers.pruning.structured.parameters import parameter_table
 from workers.pruning.structured.tracer import Tracer, named
 
 _CACHES = frozenset({"past_key_values", "mems", "cache_params"})
+_STOPS = (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, AssertionError)
+"""What a forward raises on tensors without data."""
 
 
 def trace(module: nn.Module, run: Callable[[nn.Module], object]) -> DependencyGraph:
@@ -29,7 +31,7 @@ def trace(module: nn.Module, run: Callable[[nn.Module], object]) -> DependencyGr
         module.eval()
         try:
             tracer = _forward(module, run, fake=True)
-        except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, AssertionError):
+        except _STOPS:
             tracer = _forward(module, run, fake=False)
     return graph_of(tracer.table, tracer.units.resolve())
 
@@ -41,9 +43,27 @@ def _forward(module: nn.Module, run: Callable[[nn.Module], object], *, fake: boo
         if fake:
             stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(tracer)
-        out = run(module)
-    tracer.freeze_outputs(_plain(out))
+        outputs = [run(module)]
+        if fake and _idle(tracer):
+            outputs += _trained(module, run)
+    tracer.freeze_outputs(_plain(outputs))
     return tracer
+
+
+def _idle(tracer: Tracer) -> bool:
+    """Whether some parameters met no operator: GoogLeNet has classifiers that only run in training."""
+    return any(axis.learned and axis.role is None for axis in tracer.table.axes)
+
+
+def _trained(module: nn.Module, run: Callable[[nn.Module], object]) -> list[object]:
+    """What the model answers in training mode; nothing where the example is too small for that."""
+    module.train()
+    try:
+        return [run(module)]
+    except _STOPS:
+        return []
+    finally:
+        module.eval()
 
 
 def _plain(value: Any) -> Any:

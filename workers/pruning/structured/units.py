@@ -15,6 +15,8 @@ class Units:
     size: int
     where: str = ""
     """What is running now, for the reasons: `conv in layer1.0`."""
+    single: set[int] = field(default_factory=set)
+    """First numbers of axes that the code splits into one head: (width) to (1, width)."""
     _pairs: list[tuple[Ids, Ids]] = field(default_factory=list)
     _frozen: list[tuple[Ids, str]] = field(default_factory=list)
     _heads: list[Ids] = field(default_factory=list)

@@ -1,0 +1,119 @@
+"""Parts of a job spec that are each well formed and do not go together."""
+
+from typing import TYPE_CHECKING
+
+from schemas.goal import STRUCTURED_GOALS
+from schemas.method import SemiStructured, Structured, Unstructured
+from schemas.quantize import NoQuantization
+from schemas.schedule import Iterative, Search
+
+if TYPE_CHECKING:
+    from schemas.job_spec import JobSpec
+
+
+def refuse_what_does_not_go_together(spec: "JobSpec") -> None:
+    """Raises ValueError with the fields and the remedy."""
+    _refuse_what_needs_labels(spec)
+    if spec.recipe is not None:
+        _refuse_choices_beside_recipe(spec)
+        return
+    if (spec.goal is None) != isinstance(spec.schedule, Search):
+        raise ValueError(
+            "a schedule 'search' finds the most that the floor allows and takes no goal: leave one out"
+            if spec.goal is not None
+            else "give a goal, or schedule 'search' to find the most that the floor allows"
+        )
+    _refuse_goal_of_another_pattern(spec)
+    _refuse_training_method_without_training(spec)
+    _refuse_criterion_that_cannot_follow(spec)
+
+
+def _refuse_choices_beside_recipe(spec: "JobSpec") -> None:
+    defaults = {"goal": None, "method": Unstructured(), "schedule": Iterative(), "quantize": NoQuantization()}
+    chosen = [name for name, default in defaults.items() if getattr(spec, name) != default]
+    if chosen:
+        raise ValueError(
+            f"recipe 'auto' chooses {', '.join(chosen)} itself: leave it out, or leave out the recipe"
+        )
+
+
+def _refuse_goal_of_another_pattern(spec: "JobSpec") -> None:
+    method, goal = spec.method, spec.goal
+    if isinstance(method, SemiStructured):
+        if goal is None:
+            raise ValueError(f"a pattern of {method.n}:{method.m} has one sparsity only: give goal.sparsity")
+        if goal.name != "sparsity" or abs(goal.value - method.sparsity) > 1e-6:
+            raise ValueError(
+                f"a pattern of {method.n}:{method.m} makes {method.sparsity:g} sparsity and nothing else: "
+                f"set goal.sparsity to {method.sparsity:g}, or use pattern 'unstructured'"
+            )
+    elif isinstance(method, Structured):
+        if goal is not None and goal.name == "sparsity":
+            raise ValueError(
+                "pattern 'structured' removes channels and leaves no zeros: give goal.params, macs, size, "
+                "latency, heads or neurons (what remains), or use pattern 'unstructured'"
+            )
+        if goal is not None and goal.name in ("heads", "neurons") and goal.name not in method.units:
+            raise ValueError(f"goal '{goal.name}' needs '{goal.name}' in method.units")
+    elif goal is not None and goal.name in STRUCTURED_GOALS:
+        raise ValueError(
+            f"goal '{goal.name}' needs pattern 'structured', since a zero is still stored and multiplied: "
+            "set method.pattern, or use goal.sparsity"
+        )
+
+
+def _refuse_what_needs_labels(spec: "JobSpec") -> None:
+    """What is judged by a classifier's scores."""
+    if spec.data.task.value != "causal-lm":
+        return
+    if spec.recipe is not None:
+        raise ValueError("recipe 'auto' is for classifiers: give goal and method for task 'causal-lm'")
+    if spec.quantize.kind.startswith("int8"):
+        raise ValueError(
+            "INT8 is not available for task 'causal-lm' in this version: set quantize.kind to 'none'"
+        )
+
+
+def _refuse_criterion_that_cannot_follow(spec: "JobSpec") -> None:
+    """What one combination of fields cannot do, though each of them can."""
+    method, criterion = spec.method, spec.method.criterion.kind
+    if isinstance(method, SemiStructured) and criterion == "sparsegpt" and spec.rounds_in_all() > 1:
+        raise ValueError(
+            f"criterion 'sparsegpt' makes {method.n}:{method.m} at once: use schedule 'one_shot', or "
+            "criterion 'wanda'"
+        )
+    if not isinstance(method, Unstructured):
+        return
+    if criterion == "hessian" and method.allocation.kind == "global" and method.allocation.cap < 1:
+        raise ValueError(
+            "criterion 'hessian' ranks all weights while it moves them: leave out method.allocation.cap"
+        )
+    measures = method.allocation.kind == "sensitivity"
+    if measures and spec.goal is not None and spec.goal.name == "size":
+        raise ValueError(
+            "goal 'size' tries several sparsities in each round, and allocation 'sensitivity' would measure "
+            "every layer each time: use goal 'sparsity', or allocation 'erk'"
+        )
+
+
+def _refuse_training_method_without_training(spec: "JobSpec") -> None:
+    trains = spec.fine_tune.epochs + spec.fine_tune.final_epochs > 0
+    if spec.schedule.kind == "gradual":
+        if not isinstance(spec.method, Unstructured):
+            raise ValueError("schedule 'gradual' grows a mask of single weights: use pattern 'unstructured'")
+        if not trains:
+            raise ValueError("schedule 'gradual' prunes while it trains: set fine_tune.epochs to 1 or more")
+    if spec.fine_tune.regrow is not None and not isinstance(spec.method, Unstructured):
+        raise ValueError(
+            "fine_tune.regrow moves single zeros, which breaks a pattern of N:M and finds none in a "
+            "structured model: leave it out, or use pattern 'unstructured'"
+        )
+    if spec.fine_tune.regrow is not None and not trains:
+        raise ValueError("fine_tune.regrow moves zeros in training: set fine_tune.epochs to 1 or more")
+    if spec.method.criterion.kind == "movement" and spec.schedule.kind != "gradual":
+        raise ValueError("criterion 'movement' learns its scores while it trains: use schedule 'gradual'")
+    if spec.method.criterion.needs_data and spec.schedule.kind == "gradual":
+        raise ValueError(
+            f"schedule 'gradual' cuts every few steps, and criterion '{spec.method.criterion.kind}' would "
+            "measure the data each time: use 'magnitude' or 'movement', or schedule 'iterative'"
+        )
