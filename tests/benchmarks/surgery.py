@@ -1,6 +1,6 @@
 """Dependency analysis, scores, plan and surgery at half of every width, against Torch-Pruning's pruner.
 
-`python -m tests.benchmarks.surgery` compares CPU seconds on one thread in alternating repeats on fresh models;
+`python -m tests.benchmarks.surgery` compares CPU seconds on one thread, in alternating repeats;
 `--memory` compares the growth of the peak of resident memory with the weights, one fresh process a case.
 """
 
@@ -23,7 +23,6 @@ from schemas.criteria import Magnitude
 from schemas.method import Structured
 from tests.benchmarks.bar import finish
 from workers.pruning.structured.plan import choose_groups, plan
-from workers.pruning.structured.rehearsal import settle
 from workers.pruning.structured.scores import magnitude
 from workers.pruning.structured.surgery import remove
 from workers.pruning.structured.trace import trace
@@ -55,11 +54,7 @@ def example(samples: int) -> Tensor:
 def ours(module: nn.Module) -> None:
     """What a job does in one round."""
     images = example(2)
-
-    def run(part: nn.Module) -> object:
-        return part(images)
-
-    graph = settle(module, run, trace(module, run))
+    graph = trace(module, lambda part: part(images))
     chosen = choose_groups(graph, METHOD)
     removal = plan(chosen.groups, magnitude(module, chosen.groups, norm=1), METHOD, SHARE)
     remove(module, graph, removal)
@@ -86,8 +81,6 @@ def _attention_of(module: nn.Module) -> dict[str, object]:
     attentions = [part for part in module.modules() if isinstance(part, nn.MultiheadAttention)]
     if attentions:
         options["out_channel_groups"] = {part: part.num_heads for part in attentions}
-        options["unwrapped_parameters"] = [(module.class_token, 2), (module.encoder.pos_embedding, 2)]
-        options["round_to"] = attentions[0].num_heads
     return options
 
 
@@ -120,7 +113,7 @@ def ratio_of(name: str, repeats: int) -> float:
 
 
 def peak_growth(name: str, arm: str) -> float:
-    """By how much the peak of resident memory grows, as a share of the weights (proc(5): clear_refs, VmHWM)."""
+    """Growth of the peak of resident memory, as a share of the weights (proc(5): clear_refs, VmHWM)."""
     module = build(name)
     # imports and thread pools are not the cut's; both kinds of layers that the models have are in it
     ARMS[arm](torchvision.models.VisionTransformer(224, 32, 1, 2, 8, 16).eval())
@@ -157,9 +150,8 @@ def main() -> None:
     elif arguments.memory:
         grown = {name: {arm: in_a_fresh_process(name, arm) for arm in ARMS} for name in MODELS}
         for name, by_arm in grown.items():
-            print(
-                f"{name:14} " + "   ".join(f"{arm} {share:5.2f} x weights" for arm, share in by_arm.items())
-            )
+            told = "   ".join(f"{arm} {share:5.2f} x weights" for arm, share in by_arm.items())
+            print(f"{name:14} {told}")
         worst = max(by_arm["ours"] for by_arm in grown.values())
         finish("surgery_memory_share_of_weights", worst, MAX_SHARE_OF_WEIGHTS, at_least=False)
     else:

@@ -23,7 +23,6 @@ from workers.figures import macs_of
 from workers.models.loaded import LoadedModel
 from workers.pruning.structured.graph import DependencyGraph, Removal
 from workers.pruning.structured.plan import choose_groups, plan
-from workers.pruning.structured.rehearsal import settle
 from workers.pruning.structured.scores import magnitude
 from workers.pruning.structured.surgery import remove
 from workers.pruning.structured.trace import trace
@@ -44,11 +43,7 @@ class Failed(Exception):
 
 def cut(model: LoadedModel, inputs: dict[str, Tensor]) -> tuple[DependencyGraph, Removal, dict[str, str]]:
     """Trace, score, plan and operate, as a job does."""
-
-    def run(module: nn.Module) -> Tensor:
-        return model.call(module, inputs)
-
-    graph = settle(model.module, run, trace(model.module, run))
+    graph = trace(model.module, lambda module: model.call(module, inputs))
     chosen = choose_groups(graph, METHOD)
     removal = plan(chosen.groups, magnitude(model.module, chosen.groups, norm=1), METHOD, SHARE)
     remove(model.module, graph, removal)

@@ -21,7 +21,16 @@ Keeps = Mapping[tuple[str, int], NDArray[np.bool_]]
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "num_query_heads", "heads")
 KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "kv_heads", "kv_n_heads")
-HEAD_WIDTHS = ("all_head_size", "all_head_dim", "inner_dim", "split_size", "attn_dim", "inner_attn_dim")
+HEAD_WIDTHS = (
+    "all_head_size",
+    "all_head_dim",
+    "inner_dim",
+    "split_size",
+    "attn_dim",
+    "inner_attn_dim",
+    "key_attn_dim",
+    "val_attn_dim",
+)
 GROUPINGS = ("num_key_value_groups", "num_kv_groups", "num_queries_per_kv", "n_rep")
 NEURONS = (
     "intermediate_size",

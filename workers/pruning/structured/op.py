@@ -128,13 +128,14 @@ def meet(op: Op, left: Operand, right: Operand) -> Operand:
 
 
 def _unlike(units: Units, mine: Operand, other: Operand) -> Operand:
-    """`mine` after its axes met those of `other` that say nothing: what is frozen by that is left out."""
+    """`mine` after its axes met those of `other` that say nothing; a table's that are frozen are left out."""
     arrays = list(mine.arrays)
     for axis, (here, there) in enumerate(zip(mine.shape, other.shape, strict=True)):
         if here == there > 1 and not other.along(axis):
             for ids in mine.along(axis):
                 units.fixed(ids, axis, "meets an axis of fixed size")
-            arrays = [ids for ids in arrays if varying(ids) != (axis,)]
+            if mine.weight:
+                arrays = [ids for ids in arrays if varying(ids) != (axis,)]
     return Operand(mine.shape, tuple(arrays), mine.weight)
 
 

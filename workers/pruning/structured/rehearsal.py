@@ -41,14 +41,15 @@ _BROKEN = (
 )
 
 
-def settle(module: nn.Module, run: Run, graph: DependencyGraph) -> DependencyGraph:
+def settle(module: nn.Module, run: Run, graph: DependencyGraph, shapes: Shapes) -> DependencyGraph:
     """The graph without the groups that `module`, run as in `trace`, cannot lose units of; they are frozen.
 
+    `shapes` are those of the dense model's outputs, which must stay.
     Rehearses a cut of all groups. Where that fails, groups are tried by pattern of name
     (`layers.#.attn`) and bisected within it. Nothing is computed, and copies have no data, unless the model's
     code looks at values. `module` stays as it is.
     """
-    stage = _Stage(module, run, graph)
+    stage = _Stage(module, run, graph, shapes)
     if not graph.groups or stage.trouble(graph.groups) is None:
         return graph
     reasons: dict[str, str] = {}
@@ -66,10 +67,10 @@ def settle(module: nn.Module, run: Run, graph: DependencyGraph) -> DependencyGra
 class _Stage:
     """A model and its forward, to cut copies of: on the meta device, where the model's code takes that."""
 
-    def __init__(self, module: nn.Module, run: Run, graph: DependencyGraph) -> None:
-        self.module, self.run, self.graph = module, run, graph
-        self.copied: Callable[[nn.Module, ExitStack], nn.Module] = _on_meta
-        self.expected = self._first_that_runs((_on_meta, _fake, _real))
+    def __init__(self, module: nn.Module, run: Run, graph: DependencyGraph, shapes: Shapes) -> None:
+        self.module, self.run, self.graph, self.expected = module, run, graph, shapes
+        self.ways = [_on_meta, _fake, _real]
+        self.sure = False
 
     def trouble(self, groups: Sequence[Group]) -> str | None:
         """What goes wrong when `groups` lose units; None: nothing.
@@ -78,13 +79,30 @@ class _Stage:
         """
         others = [group for group in groups if group.kind != "hidden"]
         for some in (others, groups) if 0 < len(others) < len(groups) else (groups,):
-            try:
-                found = self._shapes(uneven(some))
-            except _BROKEN as error:
-                return f"the code of the model fixes this width ({_told(error)})"
-            if found != self.expected:
-                return "without some of its units the outputs have another shape"
+            if (reason := self._tried(uneven(some))) is not None:
+                return reason
         return None
+
+    def _tried(self, removal: Removal) -> str | None:
+        try:
+            found = self._shapes(removal)
+        except _BROKEN as error:
+            if len(self.ways) > 1 and not self._runs_dense():
+                del self.ways[0]
+                return self._tried(removal)
+            return f"the code of the model fixes this width ({_told(error)})"
+        return None if found == self.expected else "without some of its units the outputs have another shape"
+
+    def _runs_dense(self) -> bool:
+        """Whether the model's code takes such copies at all; asked once, after something broke."""
+        if self.sure:
+            return True
+        try:
+            self._shapes({})
+        except _BROKEN:
+            return False
+        self.sure = True
+        return True
 
     def culprits(self, groups: Sequence[Group]) -> dict[str, str]:
         """The groups that cause trouble by themselves, with what it is."""
@@ -110,24 +128,14 @@ class _Stage:
                 reasons.update({group.name: reason for group in pattern})
         return safe
 
-    def _first_that_runs(self, ways: Sequence[Callable[[nn.Module, ExitStack], nn.Module]]) -> Shapes:
-        for self.copied in ways[:-1]:
-            try:
-                return self._shapes({})
-            except _BROKEN:
-                continue
-        self.copied = ways[-1]
-        return self._shapes({})
-
     @torch.no_grad()
     def _shapes(self, removal: Removal) -> Shapes:
         """Shapes of the outputs after `removal`."""
         with ExitStack() as stack:
-            copied = self.copied(self.module, stack).eval()
+            copied = self.ways[0](self.module, stack).eval()
             if removal:
                 remove(copied, self.graph, removal)
-            outputs = tree_leaves(_plain(self.run(copied)))
-        return [tuple(leaf.shape) for leaf in outputs if isinstance(leaf, Tensor)]
+            return shapes_of(self.run(copied))
 
 
 def _on_meta(module: nn.Module, stack: ExitStack) -> nn.Module:
@@ -176,11 +184,11 @@ def uneven(groups: Iterable[Group]) -> Removal:
     return removal
 
 
-def _plain(value: Any) -> Any:
-    """Of an output with names only what it holds: caches are no results."""
-    if hasattr(value, "keys"):
-        return [value[key] for key in value.keys() if "past" not in key and "cache" not in key]  # noqa: SIM118
-    return value
+def shapes_of(output: Any) -> Shapes:
+    """Shapes of all tensors in an output, by the order of its fields; caches are no results."""
+    if hasattr(output, "keys"):
+        output = [output[key] for key in output.keys() if "past" not in key and "cache" not in key]  # noqa: SIM118
+    return [tuple(leaf.shape) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def _by_pattern(groups: Iterable[Group]) -> list[list[Group]]:

@@ -97,9 +97,12 @@ def _use_weight(op: Op, weight: Operand, inner: int, outer: int) -> None:
 
 def _attend(op: Op, left: Operand, right: Operand, inner: int) -> None:
     """Two activations: what is summed over stays whole, and the leading axis counts heads."""
-    for side in (left, right):
+    for side, other in ((left, right), (right, left)):
         for ids in side.arrays:
             op.units.unite_along(ids, inner)
+            lead = varying(ids)[0]
+            if lead < inner - 1 and side.shape[lead] == other.shape[lead] and not other.along(lead):
+                op.units.freeze(ids, "heads meet something that does not follow them")
             if len(varying(ids)) == 1 and int(ids.ravel()[0]) in op.units.single:
                 op.units.freeze(ids, "the width of a head that all queries share")
             if len(varying(ids)) > 1 and varying(ids)[0] < inner - 1:

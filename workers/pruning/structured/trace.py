@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from workers.pruning.structured.graph import DependencyGraph
 from workers.pruning.structured.groups import graph_of
 from workers.pruning.structured.parameters import parameter_table
+from workers.pruning.structured.rehearsal import Shapes, settle, shapes_of
 from workers.pruning.structured.tracer import Tracer, named
 
 _CACHES = frozenset({"past_key_values", "mems", "cache_params"})
@@ -25,18 +26,19 @@ def trace(module: nn.Module, run: Callable[[nn.Module], object]) -> DependencyGr
 
     Runs in evaluation mode on tensors without data (no arithmetic, no memory); where the model's code looks
     at values, again on real ones. The module is as before afterwards. What cannot be followed keeps its size,
-    with the reason. Whatever `run` raises on real tensors passes through.
+    with the reason, and so does what a rehearsed cut shows to be fixed by the code. Whatever `run` raises on
+    real tensors passes through.
     """
     with _unchanged(module), torch.no_grad(), _plain_attention():
         module.eval()
         try:
-            tracer = _forward(module, run, fake=True)
+            tracer, shapes = _forward(module, run, fake=True)
         except _STOPS:
-            tracer = _forward(module, run, fake=False)
-    return graph_of(tracer.table, tracer.units.resolve())
+            tracer, shapes = _forward(module, run, fake=False)
+    return settle(module, run, graph_of(tracer.table, tracer.units.resolve()), shapes)
 
 
-def _forward(module: nn.Module, run: Callable[[nn.Module], object], *, fake: bool) -> Tracer:
+def _forward(module: nn.Module, run: Callable[[nn.Module], object], *, fake: bool) -> tuple[Tracer, Shapes]:
     tracer = Tracer(parameter_table(module), shapes_only=fake)
     with ExitStack() as stack:
         stack.enter_context(named(module, tracer.modules))
@@ -47,7 +49,7 @@ def _forward(module: nn.Module, run: Callable[[nn.Module], object], *, fake: boo
         if fake and _idle(tracer):
             outputs += _trained(module, run)
     tracer.freeze_outputs(_plain(outputs))
-    return tracer
+    return tracer, shapes_of(outputs[0])
 
 
 def _idle(tracer: Tracer) -> bool:

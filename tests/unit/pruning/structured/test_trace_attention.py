@@ -108,8 +108,7 @@ def test_one_key_for_all_queries_leaves_nothing_to_choose():
     graph = trace(Attention(kv=1), lambda module: module(IDS))
 
     assert by_name(graph) == {"table": ("hidden", 4)}
-    assert graph.frozen["v"].startswith("the width of a head that all queries share")
-    assert "q" in graph.frozen
+    assert {"q", "k", "v"} <= graph.frozen.keys()
 
 
 def test_numbers_that_every_head_uses_alike_do_not_tie_the_heads():
@@ -201,6 +200,20 @@ def test_a_table_of_position_biases_has_a_column_for_each_head():
 
     assert by_name(graph) == {"first": ("hidden", 4), "body.attention": ("heads", 2)}
     assert places(one(graph, "body.attention"))["body.attention.bias", 1] == [0, 1]
+
+
+def test_heads_whose_scores_meet_a_constant_are_frozen_with_their_values():
+    class Biased(Attention):
+        def forward(self, ids: Tensor) -> Tensor:
+            x = self.table(ids)
+            q, k, v = (each(x).view(2, -1, HEADS, WIDTH).transpose(1, 2) for each in (self.q, self.k, self.v))
+            scores = q @ k.transpose(-1, -2) + torch.zeros(1, HEADS, 3, 3)
+            return self.last(self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2)))
+
+    graph = trace(Biased(), lambda module: module(IDS))
+
+    assert {"q", "k", "v"} <= graph.frozen.keys()
+    assert all(group.kind != "heads" for group in graph.groups)
 
 
 def test_rotary_positions_leave_the_heads_free():

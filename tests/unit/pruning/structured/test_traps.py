@@ -18,7 +18,6 @@ from tests.sweep.architectures import cases
 from tests.sweep.stages import attempt
 from workers.pruning.structured.graph import DependencyGraph, Group
 from workers.pruning.structured.plan import choose_groups, plan
-from workers.pruning.structured.rehearsal import settle
 from workers.pruning.structured.scores import magnitude
 from workers.pruning.structured.surgery import remove
 from workers.pruning.structured.trace import trace
@@ -40,10 +39,7 @@ ROTARY = ("gemma", "gpt_neox", "llama", "mistral", "phi", "phi3", "qwen2", "qwen
 
 
 def graph_of(module: nn.Module, *inputs: torch.Tensor) -> DependencyGraph:
-    def run(part: nn.Module) -> object:
-        return part(*inputs)
-
-    return settle(module, run, trace(module, run))
+    return trace(module, lambda part: part(*inputs))
 
 
 def ids() -> torch.Tensor:
