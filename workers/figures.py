@@ -77,7 +77,7 @@ def macs_of(
     """
     counter = FlopCounterMode(display=False)
     model.module.eval()
-    with counter, _plain_attention(), no_parameter_needs_gradients(model.module):
+    with counter, plain_attention(), no_parameter_needs_gradients(model.module):
         model.logits(sample)
     total = counter.get_total_flops() // 2
     if total == 0:
@@ -106,7 +106,7 @@ def no_parameter_needs_gradients(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
+def plain_attention() -> Iterator[None]:
     """Attention as matrix products: torch does not count its fused operators on a CPU."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -222,8 +222,8 @@ def _nothing_held(spec: JobSpec, outcome: Outcome) -> str:
     verb = "lower" if goal is None or goal.name == "sparsity" else "raise"
     return (
         f"Round {least.number}, with {share_removed(least):.1%} removed, reaches {least.metric:.4f}, below "
-        f"the floor {outcome.floor:.4f}, and no earlier round held: {verb} {gentler}, raise schedule.rounds or "
-        "fine_tune.epochs, or allow more with floor."
+        f"the floor {outcome.floor:.4f}, and no earlier round held: {verb} {gentler}, raise schedule.rounds "
+        "or fine_tune.epochs, or allow more with floor."
     )
 
 

@@ -193,7 +193,11 @@ def test_a_search_finds_a_share_between_the_one_that_held_and_the_one_that_broke
 ):
     search = {"kind": "search", "first": 0.6, "most": 0.98, "resolution": 0.1, "rounds": 5}
     spec = tiny_spec(
-        *image_uris, goal=None, schedule=search, floor={"max_drop": 0.1}, fine_tune={"epochs": 2, "batch_size": 32}
+        *image_uris,
+        goal=None,
+        schedule=search,
+        floor={"max_drop": 0.1},
+        fine_tune={"epochs": 2, "batch_size": 32},
     )
 
     folder = result(blobs, run_order(order_of(spec)), tmp_path / "out")
@@ -268,7 +272,10 @@ def test_quantization_keeps_the_zeros_and_reports_each_stage(
     blobs: Blobs, tmp_path: Path, image_uris: tuple[str, str], run_order: Run
 ):
     spec = tiny_spec(
-        *image_uris, quantize={"kind": "int8_static", "samples": 32}, export=["safetensors", "onnx"], **ONE_SHOT
+        *image_uris,
+        quantize={"kind": "int8_static", "samples": 32},
+        export=["safetensors", "onnx"],
+        **ONE_SHOT,
     )
 
     folder = result(blobs, run_order(order_of(spec)), tmp_path / "out")

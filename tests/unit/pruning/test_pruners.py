@@ -63,7 +63,7 @@ def test_a_pattern_that_no_layer_can_take_is_refused():
 
 
 def test_a_permutation_is_made_once_and_told():
-    model, dense, pruner = pruner_for(
+    _model, _dense, pruner = pruner_for(
         goal={"sparsity": 0.5}, method={"pattern": "semi_structured", "permute": True}
     )
 

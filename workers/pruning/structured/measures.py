@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
-from workers.figures import _plain_attention as plain_attention
+from workers.figures import plain_attention
 from workers.models.loaded import Batch, LoadedModel
 from workers.pruning.structured.graph import DependencyGraph, Kind, Removal
 from workers.pruning.structured.surgery import gone_of, touched

@@ -251,11 +251,10 @@ def _powers(tensor: Tensor, dims: tuple[int, ...], norm: int) -> Tensor:
         norms: Tensor = torch.linalg.vector_norm(tensor, ord=norm, dim=dims)
         return norms.pow_(norm)
     inner = tuple(dim for dim in dims if dim)
-    sums = 0
+    sums = torch.zeros((), device=tensor.device)
     for piece in torch.split(tensor, max(1, PIECE * len(tensor) // tensor.numel())):
         powers = piece.abs() if norm == 1 else piece.float().square()
         sums = sums + (powers.sum(dim=inner, dtype=torch.float32) if inner else powers).sum(dim=0)
-    assert isinstance(sums, Tensor)
     return sums
 
 

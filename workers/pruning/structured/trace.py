@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from workers.figures import plain_attention
 from workers.pruning.structured.graph import DependencyGraph
 from workers.pruning.structured.groups import graph_of
 from workers.pruning.structured.parameters import parameter_table
@@ -29,7 +29,7 @@ def trace(module: nn.Module, run: Callable[[nn.Module], object]) -> DependencyGr
     with the reason, and so does what a rehearsed cut shows to be fixed by the code. Whatever `run` raises on
     real tensors passes through.
     """
-    with _unchanged(module), torch.no_grad(), _plain_attention():
+    with _unchanged(module), torch.no_grad(), plain_attention():
         module.eval()
         try:
             tracer, shapes = _forward(module, run, fake=True)
@@ -98,15 +98,3 @@ def _unchanged(module: nn.Module) -> Iterator[None]:
 
 def _tables(module: nn.Module) -> tuple[dict[str, Any], ...]:
     return module._buffers, module._parameters, module._modules
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Attention as matrix products, which the rules follow."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
