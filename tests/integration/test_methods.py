@@ -1,4 +1,4 @@
-"""Every method of the engine as a whole job: from the order to the files, on tiny real models and a real S3."""
+"""Every method of the engine as a whole job: from the order to the files, on tiny real models."""
 
 from pathlib import Path
 from typing import Any

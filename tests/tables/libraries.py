@@ -33,7 +33,7 @@ def run_library(case: Case) -> Result:
         "OMP_WAIT_POLICY": "PASSIVE",
         "HF_HUB_OFFLINE": "1",
     }
-    command = [str(python), str(PEERS / f"{case.peer}.py"), str(out / "order.json")]
+    command = [str(python), "-P", str(PEERS / f"{case.peer}.py"), str(out / "order.json")]
     began = time.monotonic()
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     seconds = time.monotonic() - began

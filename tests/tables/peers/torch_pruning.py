@@ -48,7 +48,7 @@ def main(order):
         "metric": metric,
         "removed": removed,
         "nonzeros": sum(int((one != 0).sum()) for one in model.parameters()),
-        "macs": int(macs),
+        "macs": int(macs) // len(example["pixel_values" if "pixel_values" in example else "input_ids"]),
         "versions": {"torch": torch.__version__, "torch-pruning": tp.__version__},
     }
 

@@ -54,7 +54,8 @@ def _forward(module: nn.Module, run: Callable[[nn.Module], object], *, fake: boo
 
 def _idle(tracer: Tracer) -> bool:
     """Whether some parameters met no operator: GoogLeNet has classifiers that only run in training."""
-    return any(axis.learned and axis.role is None for axis in tracer.table.axes)
+    met = {axis.tensor for axis in tracer.table.axes if axis.role is not None}
+    return any(axis.tensor not in met for axis in tracer.table.axes if axis.learned and axis.rank > 1)
 
 
 def _trained(module: nn.Module, run: Callable[[nn.Module], object]) -> list[object]:
