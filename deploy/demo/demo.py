@@ -1,4 +1,4 @@
-"""`make demo`: the whole service for a few minutes, and two jobs that prune a real model on real data."""
+"""`make demo`: the whole service for a few minutes, and three jobs that prune a real model on real data."""
 
 import argparse
 import json
@@ -32,29 +32,29 @@ HERE = Path(__file__).parent
 KEPT = Path(".secateur") / "demo"
 FAST = ["data.max_train_samples=1500", "benchmark.rounds=5", "benchmark.round_seconds=0.02"]
 FAST_ITERATIVE = [*FAST, "schedule.rounds=2", "floor={max_drop: 0.2}"]
+JOBS = {"one_shot": FAST, "iterative": FAST_ITERATIVE, "structured": FAST_ITERATIVE}
+"""Each a YAML file beside this one, and what makes it quick."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the two jobs came to. `failures`: sentences; empty where all is as it should be."""
+    """What the jobs came to. `failures`: sentences; empty where all is as it should be."""
 
-    one_shot: Report | None
-    iterative: Report | None
+    reports: dict[str, Report]
     pages: list[Path]
     failures: list[str]
     seconds: float
 
     def figures(self) -> dict[str, object]:
         """For programs."""
-        dense = self.iterative.dense.metric if self.iterative else None
-        pruned = self.iterative.pruned.metric if self.iterative else None
-        drop = (dense - pruned) * 100 if dense is not None and pruned is not None else None
+        iterative, structured = self.reports.get("iterative"), self.reports.get("structured")
         return {
-            "dense": dense,
-            "one_shot": self.one_shot.pruned.metric if self.one_shot else None,
-            "iterative": pruned,
-            "sparsity": self.iterative.sparsity if self.iterative else None,
-            "drop_points": drop,
+            "dense": iterative.dense.metric if iterative else None,
+            **{name: report.pruned.metric for name, report in self.reports.items()},
+            "sparsity": iterative.sparsity if iterative else None,
+            "drop_points": (iterative.dense.metric - iterative.pruned.metric) * 100 if iterative else None,
+            "macs_removed": structured.removed if structured else None,
+            "speedup": _speedups(structured) if structured else None,
             "seconds": self.seconds,
             "pages": [str(page) for page in self.pages],
             "failures": self.failures,
@@ -62,7 +62,7 @@ class Outcome:
 
 
 def run(output: Output, *, fast: bool) -> Outcome:
-    """Start everything, run both jobs, fetch the reports, stop everything. Raises CliError, ServerError."""
+    """Start everything, run all jobs, fetch the reports, stop everything. Raises CliError, ServerError."""
     began = time.monotonic()
     shutil.rmtree(KEPT, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="secateur-demo-") as folder:
@@ -77,9 +77,12 @@ def run(output: Output, *, fast: bool) -> Outcome:
             if failures:
                 shutil.copytree(stack.folder / "logs", KEPT / "logs", dirs_exist_ok=True)
             output.note("Stopping the service …")
-    return Outcome(
-        reports.get("one_shot"), reports.get("iterative"), pages, failures, time.monotonic() - began
-    )
+    return Outcome(reports, pages, failures, time.monotonic() - began)
+
+
+def _speedups(report: Report) -> dict[str, float]:
+    pairs = report.benchmark.comparisons if report.benchmark else []
+    return {str(one.batch_size): one.speedup for one in pairs}
 
 
 def failures_of(jobs: dict[str, Job], reports: dict[str, Report]) -> list[str]:
@@ -89,13 +92,15 @@ def failures_of(jobs: dict[str, Job], reports: dict[str, Report]) -> list[str]:
         for name, job in jobs.items()
         if exit_code([job]) != 0
     ]
+    for name in ("iterative", "structured"):
+        report = reports.get(name)
+        if report is not None and not report.goal_reached:
+            failures.append(f"The {name} job missed its goal: {report.verdict}")
+        if report is not None and report.pruned.metric < report.floor:
+            failures.append(f"The {name} job fell to {report.pruned.metric}, below {report.floor}.")
     iterative, one_shot = reports.get("iterative"), reports.get("one_shot")
     if iterative is None or one_shot is None:
         return failures
-    if not iterative.goal_reached:
-        failures.append(f"The iterative job missed its goal: {iterative.verdict}")
-    if iterative.pruned.metric < iterative.floor:
-        failures.append(f"The iterative job fell to {iterative.pruned.metric}, below {iterative.floor}.")
     if iterative.pruned.metric <= one_shot.pruned.metric:
         failures.append("The iterative job is not better than the one-shot job.")
     return failures
@@ -103,7 +108,7 @@ def failures_of(jobs: dict[str, Job], reports: dict[str, Report]) -> list[str]:
 
 def _run_jobs(client: Client, output: Output, *, fast: bool) -> dict[str, Job]:
     ids = {}
-    for name, overrides in (("one_shot", FAST), ("iterative", FAST_ITERATIVE)):
+    for name, overrides in JOBS.items():
         [spec] = read_documents(str(HERE / f"{name}.yaml"), overrides if fast else [])
         ids[name] = str(client.post("/v1/jobs", f"The {name} job was not accepted.", spec)["id"])
         output.note(f"Submitted the {name} job: {ids[name]}.")
@@ -121,32 +126,38 @@ def _results(client: Client, jobs: dict[str, Job]) -> tuple[dict[str, Report], l
     return reports, pages
 
 
-def table_of(one_shot: Report, iterative: Report) -> Table:
-    """Dense, one-shot and iterative, a line each."""
+def table_of(reports: dict[str, Report]) -> Table:
+    """The dense model and what each job made of it, a line each."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("", "accuracy", "sparsity", "not zero", "on disk", "compressed", "speed by batch"):
+    for name in ("", "accuracy", "removed", "not zero", "on disk", "compressed", "speed by batch"):
         table.add_column(name, no_wrap=True)
-    table.add_row("dense", *_row(iterative.dense, "-", "-"))
-    for name, report in (("one-shot", one_shot), ("iterative", iterative)):
-        table.add_row(name, *_row(report.pruned, share(report.sparsity), _latency(report)))
+    table.add_row("dense", *_row(next(iter(reports.values())).dense, "-", "-"))
+    for name, report in reports.items():
+        quantity = "MACs" if report.spec.method.removes_units else "weights"
+        removed = f"{share(report.removed)} of {quantity}"
+        table.add_row(name.replace("_", "-"), *_row(report.pruned, removed, _latency(report)))
     return table
 
 
-def _row(model: ModelFigures, sparsity: str, latency: str) -> tuple[str, ...]:
+def _row(model: ModelFigures, removed: str, latency: str) -> tuple[str, ...]:
     sizes = (whole(model.nonzeros), size(model.bytes), size(model.compressed_bytes))
-    return (metric(model.metric), sparsity, *sizes, latency)
+    return (metric(model.metric), removed, *sizes, latency)
 
 
 def _latency(report: Report) -> str:
     if report.benchmark is None:
         return "-"
     pairs = report.benchmark.comparisons
-    return "\n".join(f"{one.batch_size}: {one.verdict.replace('_', ' ')}" for one in pairs)
+    return "\n".join(
+        f"{one.batch_size}: {one.verdict.replace('_', ' ')}"
+        + (f" {one.speedup:.2f}x" if one.verdict in ("faster", "slower") else "")
+        for one in pairs
+    )
 
 
 def _show(console: Console, outcome: Outcome) -> None:
-    if outcome.one_shot is not None and outcome.iterative is not None:
-        console.print(table_of(outcome.one_shot, outcome.iterative))
+    if outcome.reports:
+        console.print(table_of(outcome.reports))
     for page in outcome.pages:
         console.print(Text(f"report: {page.resolve()}"), soft_wrap=True)
     for failure in outcome.failures:
@@ -157,7 +168,7 @@ def _show(console: Console, outcome: Outcome) -> None:
 
 
 def main() -> int:
-    """0: both jobs did what they should. 1: they did not, and the reason was printed."""
+    """0: all jobs did what they should. 1: they did not, and the reason was printed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON on stdout")
     parser.add_argument("--fast", action="store_true", help="less data and fewer rounds, for tests")

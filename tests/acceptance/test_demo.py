@@ -28,6 +28,7 @@ def test_the_demo_prunes_a_real_model_and_beats_one_shot(tmp_path: Path):
     figures = json.loads(done.stdout)
     assert figures["sparsity"] == pytest.approx(0.8, abs=1e-3)
     assert figures["one_shot"] < figures["iterative"] <= 1
+    assert figures["macs_removed"] >= 0.5
     assert figures["failures"] == []
     for page in figures["pages"]:
         assert "<html" in (tmp_path / page).read_text()

@@ -3,10 +3,11 @@
 import argparse
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from service.cli.errors import CliError
 from service.dev.process import ServerError
-from tests.tables.libraries import run_library
+from tests.tables.libraries import prepare, run_library
 from tests.tables.places import RESULTS
 from tests.tables.plan import Case, load_cases
 from tests.tables.results import OURS, Results
@@ -46,14 +47,19 @@ def _measure(cases: list[Case], results: Results, by: str) -> list[str]:
 
 
 def _libraries(cases: list[Case], results: Results) -> list[str]:
+    """As many at the same time as jobs of the row."""
     failures = []
-    for case in cases:
-        if case.peer is None or results.of(case, case.peer) is not None:
-            continue
-        try:
-            results.add(run_library(case))
-        except (subprocess.CalledProcessError, ValueError) as error:
-            failures.append(f"{case.key} by {case.peer}: {error}")
+    wanted = [case for case in cases if case.peer and results.of(case, case.peer) is None]
+    if not wanted:
+        return []
+    prepare(wanted)
+    with ThreadPoolExecutor(wanted[0].slots) as pool:
+        running = {pool.submit(run_library, case): case for case in wanted}
+        for done in as_completed(running):
+            try:
+                results.add(done.result())
+            except (subprocess.CalledProcessError, ValueError) as error:
+                failures.append(f"{running[done].key}, the library: {error}")
     return failures
 
 

@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.tables.assets import local
+from tests.tables.assets import local, named_by
 from tests.tables.packages import pip
 from tests.tables.places import CACHE, PEERS, VENVS
 from tests.tables.plan import Case
@@ -17,6 +18,14 @@ from tests.tables.results import Result
 from tests.tables.speed import measured
 
 VENV_OF = {"torch_prune": "torch", "torch_pruning": "torch", "llm_compressor": "llm_compressor"}
+
+
+def prepare(cases: Sequence[Case]) -> None:
+    """What the cases need, made before any of them runs: models, data, virtual environments."""
+    for uri in named_by(cases):
+        local(uri)
+    for name in {VENV_OF[case.peer] for case in cases if case.peer}:
+        _python(name)
 
 
 def run_library(case: Case) -> Result:

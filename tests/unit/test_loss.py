@@ -1,3 +1,5 @@
+"""One loss for classifiers and language models."""
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given

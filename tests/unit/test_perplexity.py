@@ -1,3 +1,5 @@
+"""Token probability and perplexity, against what transformers says."""
+
 import math
 from pathlib import Path
 

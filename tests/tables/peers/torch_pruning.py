@@ -105,13 +105,14 @@ def shrink_heads(model, example, share, common):
         for attention in attentions
         for part in (attention.query, attention.key, attention.value)
     }
-    ratios = {part: 1e-9 for part in common["num_heads"]}
+    ratios = dict.fromkeys(common["num_heads"], share)
     pruner = tp.pruner.MetaPruner(
         model,
         example,
         pruning_ratio=0.0,
         pruning_ratio_dict=ratios,
         prune_num_heads=True,
+        prune_head_dims=False,
         head_pruning_ratio=share,
         **common,
     )

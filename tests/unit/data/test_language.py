@@ -1,3 +1,5 @@
+"""Blocks of tokens: from texts and arrays to what a causal language model learns from."""
+
 from pathlib import Path
 
 import numpy as np
