@@ -21,6 +21,7 @@ from schemas.schedule import Gradual
 from service.settings import Settings
 from service.store.blobs import Blobs
 from workers.benchmark.compare import compare
+from workers.benchmark.sentence import UNITS_NOTE
 from workers.cache import Cache, Entry
 from workers.checkpoints import Checkpoints, Saved
 from workers.data.bundle import Bundle
@@ -321,7 +322,7 @@ class TorchSession:
 
     def _compare(self, pruned: Path, on_share: Callable[[float], None]) -> BenchmarkResult:
         assert self._dense_onnx is not None
-        return compare(
+        result = compare(
             self._dense_onnx.files[0],
             pruned,
             self._feeds,
@@ -329,6 +330,8 @@ class TorchSession:
             threads=self._order.threads,
             on_round=lambda done, of: on_share(done / of),
         )
+        gone = self._spec.method.removes_units
+        return result.model_copy(update={"note": UNITS_NOTE}) if gone else result
 
     def _stages(self, dense: Path, outcome: Outcome) -> list[Stage]:
         """Empty where nothing was quantized."""

@@ -12,7 +12,7 @@ from tests.tables.places import RESULTS
 from tests.tables.plan import Case, load_cases
 from tests.tables.results import OURS, Results
 from tests.tables.service import run_cases
-from tests.tables.table import lines, markdown
+from tests.tables.table import lines, markdown, order_failures
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
         failures += _measure(cases, results, options.by)
     found = lines(cases, results)
     print(markdown(found))
-    failures += [sentence for line in found for sentence in line.failures()]
+    failures += [sentence for line in found for sentence in line.failures()] + order_failures(found)
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0

@@ -21,6 +21,8 @@ class Limit:
     speedup: float | None = None
     batch: int = 1
     """The batch size whose speed-up counts."""
+    as_good_as: str | None = None
+    """Name of another case of the row that may not be better."""
 
 
 @dataclass(frozen=True)

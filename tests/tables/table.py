@@ -58,6 +58,17 @@ class Line:
         return ours <= theirs if self.first.metric == "perplexity" else ours >= theirs
 
 
+def order_failures(found: Sequence[Line]) -> list[str]:
+    """Lines that are worse than the line which they should be as good as, in sentences."""
+    by_name = {(line.first.row, line.first.name): line for line in found}
+    failures = []
+    for line in found:
+        row, other = line.first.row, line.first.limit.as_good_as
+        if other is not None and (row, other) in by_name and line.lost > by_name[row, other].lost:
+            failures.append(f"row {row}: {line.first.name} is worse than {other}")
+    return failures
+
+
 def lines(cases: Sequence[Case], results: Results) -> list[Line]:
     """One for each case of each row that has at least one result of ours."""
     found = []

@@ -13,7 +13,7 @@ from tests.tables.packages import Corrupt, check
 from tests.tables.places import PEERS
 from tests.tables.plan import Case, Limit, load_cases, merged
 from tests.tables.results import OURS, Result, Results, Speed
-from tests.tables.table import lines, markdown
+from tests.tables.table import lines, markdown, order_failures
 
 CASES = load_cases()
 VALUES = st.recursive(
@@ -142,6 +142,27 @@ def test_of_perplexity_less_is_better(tmp_path: Path):
     assert line.lost == 15.0
     assert line.failures() == ["row 4, magnitude, 50 %: LLM Compressor is better"]
     assert "| 25.00 | 40.00 | +15.00 | 30.00 (LLM Compressor) |" in markdown([line])
+
+
+def test_a_line_that_is_worse_than_the_one_it_should_be_as_good_as_is_told(tmp_path: Path):
+    magnitude, wanda, sparsegpt = (case for case in CASES if case.row == 4 and case.name.endswith("50 %"))
+    results = Results(tmp_path / "results.jsonl")
+    for case, found in ((magnitude, 40.0), (wanda, 30.0), (sparsegpt, 31.0)):
+        results.add(result(case, found, dense=25.0))
+
+    assert order_failures(lines([magnitude, wanda], results)) == []
+    assert order_failures(lines([magnitude, wanda, sparsegpt], results)) == [
+        "row 4: SparseGPT, 50 % is worse than Wanda, 50 %"
+    ]
+
+
+def test_every_order_names_a_line_of_its_row():
+    names = {(case.row, case.name) for case in CASES}
+
+    asked = [(case.row, case.limit.as_good_as) for case in CASES if case.limit.as_good_as]
+
+    assert len(asked) == 4
+    assert set(asked) <= names
 
 
 def test_a_line_has_a_cell_for_each_heading_and_says_how_far_the_seeds_lie_apart(tmp_path: Path):

@@ -8,6 +8,8 @@ ZEROS_NOTE = (
     "compressed, not the model faster."
 )
 
+UNITS_NOTE = "What was removed is not computed any more; both files are ordinary dense ONNX models."
+
 
 def sentence(batch_size: int, verdict: Verdict, measured: Interval, noise: float) -> str:
     """One sentence for one batch size; it claims no more than the interval shows."""

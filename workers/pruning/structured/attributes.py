@@ -151,6 +151,10 @@ def _by_module(keeps: Keeps) -> dict[str, dict[tuple[str, int], NDArray[np.bool_
     grouped: dict[str, dict[tuple[str, int], NDArray[np.bool_]]] = {}
     for (tensor, dim), keep in keeps.items():
         path, _, local = tensor.rpartition(".")
+        # weight norm keeps scale and direction there; the direction has the shape of the weight
+        owner, parametrized, name = path.partition(".parametrizations.")
+        if parametrized and local in ("original", "original1"):
+            path, local = owner, name
         grouped.setdefault(path, {})[local, dim] = keep
     return grouped
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from workers.errors import PreflightError
@@ -71,7 +71,7 @@ def _of_convolution(
     part: nn.Module, own: Mapping[tuple[str, int], NDArray[np.bool_]], path: str
 ) -> Iterator[tuple[str, Value]]:
     weight, groups = part.weight, part.groups
-    assert isinstance(weight, nn.Parameter)
+    assert isinstance(weight, Tensor)
     assert isinstance(groups, int)
     sizes = [int(own["weight", dim].sum()) if ("weight", dim) in own else weight.shape[dim] for dim in (0, 1)]
     left = _groups_left(own["weight", 0], groups, path) if ("weight", 0) in own else groups

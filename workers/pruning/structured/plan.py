@@ -92,7 +92,7 @@ def plan(
         if np.isnan(scores[group.name]).any():
             raise ValueError(f"scores of '{group.name}' are NaN")
     dense = {group.name: (dense_sizes or {}).get(group.name, group.size) for group in groups}
-    given = {group.name: share_of for group in groups if (share_of := _override(group, method)) is not None}
+    given = {group.name: share_of for group in groups if (share_of := override_of(group, method)) is not None}
     counts = {
         group.name: _due(group, given[group.name] * progress, dense[group.name])
         for group in groups
@@ -155,7 +155,8 @@ def _order(scores: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.argsort(scores, kind="stable")
 
 
-def _override(group: Group, method: Structured) -> float | None:
+def override_of(group: Group, method: Structured) -> float | None:
+    """The share that `method.overrides` gives the group; None: the allocation decides."""
     names = layers_of(group)
     return next(
         (share for glob, share in method.overrides.items() if any(fnmatchcase(name, glob) for name in names)),

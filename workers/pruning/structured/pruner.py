@@ -13,9 +13,9 @@ from workers.pruning.structured.graph import DependencyGraph, Removal
 from workers.pruning.structured.history import History, replay
 from workers.pruning.structured.latency import latency_after
 from workers.pruning.structured.measures import bytes_after, macs_after, parameters_after
-from workers.pruning.structured.plan import choose_groups, plan
+from workers.pruning.structured.plan import choose_groups, override_of, plan, step_of
 from workers.pruning.structured.scores import unit_scores
-from workers.pruning.structured.search import reach
+from workers.pruning.structured.search import reach, trimmed
 from workers.pruning.structured.surgery import remove
 from workers.pruning.structured.trace import trace
 from workers.story import Pruned
@@ -76,6 +76,10 @@ class UnitPruner:
             )
 
         removal = reach(remaining, planner, 1 - share)
+        if self._quantity != "latency":  # which takes seconds to measure, and is never the same twice
+            free = [group for group in chosen.groups if override_of(group, self._method) is None]
+            steps = {group.name: step_of(group, self._method.round_to) for group in free}
+            removal = trimmed(remaining, removal, steps, scores, 1 - share)
         if removal:
             self._history = self._history.after(remove(self._model.module, graph, removal))
 

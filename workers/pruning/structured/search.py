@@ -1,9 +1,13 @@
 """From a goal to the share of units that meets it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from workers.errors import PreflightError
 from workers.pruning.structured.graph import Removal
+from workers.pruning.structured.scores import Scores
 
 TOLERANCE = 0.02
 """How far below the goal the answer may be, as a share of it."""
@@ -47,6 +51,34 @@ def reach(measure: Measure, planner: Planner, remaining: float) -> Removal:
         else:
             worse, low = found, share
     return best if left >= (1 - CLOSE) * remaining else _mixed(measure, worse, best, remaining)
+
+
+def trimmed(
+    measure: Measure, removal: Removal, steps: Mapping[str, int], scores: Scores, remaining: float
+) -> Removal:
+    """`removal`, which meets the goal, with as many units put back as it can be met without.
+
+    Groups that `steps` does not name stay as they are. A group's units come back `steps[group]` at a time, those of the highest scores first; of all groups the
+    one whose step ends nearest to the goal. Calls `measure` once for each group and step that comes back.
+    """
+    while measure(removal) < (1 - CLOSE) * remaining:
+        tried = [_less(removal, name, steps[name], scores[name]) for name in removal if name in steps]
+        left = [(measure(less), number) for number, less in enumerate(tried)]
+        enough = [(value, number) for value, number in left if value <= remaining]
+        if not enough:
+            return removal
+        removal = tried[max(enough)[1]]
+    return removal
+
+
+def _less(removal: Removal, name: str, step: int, scores: NDArray[np.float64]) -> Removal:
+    """Without the `step` highest-scored units of one group."""
+    gone = removal[name]
+    order = np.argsort(scores[gone], kind="stable")
+    kept = np.sort(gone[order[: max(0, len(gone) - step)]])
+    return (
+        {**removal, name: kept} if len(kept) else {at: units for at, units in removal.items() if at != name}
+    )
 
 
 def _mixed(measure: Measure, worse: Removal, best: Removal, remaining: float) -> Removal:

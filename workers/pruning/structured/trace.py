@@ -22,20 +22,34 @@ _STOPS = (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeErr
 
 
 def trace(module: nn.Module, run: Callable[[nn.Module], object]) -> DependencyGraph:
-    """All groups of `module`, from one forward that `run` makes with an example batch of at least two.
+    """All groups of `module` that may lose units: what `follow` finds, less what a rehearsed cut shows to be
+    fixed by the model's code.
+
+    `run` makes one forward with an example batch of at least two. The module is as before afterwards. Whatever
+    `run` raises on real tensors passes through.
+    """
+    graph, shapes = _followed(module, run)
+    return settle(module, run, graph, shapes)
+
+
+def follow(module: nn.Module, run: Callable[[nn.Module], object]) -> DependencyGraph:
+    """All groups that the operators of one forward show. What cannot be followed keeps its size, with the
+    reason.
 
     Runs in evaluation mode on tensors without data (no arithmetic, no memory); where the model's code looks
-    at values, again on real ones. The module is as before afterwards. What cannot be followed keeps its size,
-    with the reason, and so does what a rehearsed cut shows to be fixed by the code. Whatever `run` raises on
-    real tensors passes through.
+    at values, again on real ones.
     """
+    return _followed(module, run)[0]
+
+
+def _followed(module: nn.Module, run: Callable[[nn.Module], object]) -> tuple[DependencyGraph, Shapes]:
     with _unchanged(module), torch.no_grad(), plain_attention():
         module.eval()
         try:
             tracer, shapes = _forward(module, run, fake=True)
         except _STOPS:
             tracer, shapes = _forward(module, run, fake=False)
-    return settle(module, run, graph_of(tracer.table, tracer.units.resolve()), shapes)
+    return graph_of(tracer.table, tracer.units.resolve()), shapes
 
 
 def _forward(module: nn.Module, run: Callable[[nn.Module], object], *, fake: bool) -> tuple[Tracer, Shapes]:

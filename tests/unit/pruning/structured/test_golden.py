@@ -1,7 +1,7 @@
-"""Parameters and multiply-accumulates after a cut of every width, against figures taken with Torch-Pruning 1.6.1.
+"""Sizes after a cut of every width, against figures taken with Torch-Pruning 1.6.1.
 
-`golden.json` has torchvision models at half of each width, classifier ignored: parameters before and after, and
-billions of multiply-accumulates by its own counter. Models and inputs are on the meta device: shapes, no weights.
+`golden.json` has torchvision models at half of each width, classifier ignored: parameters before and after,
+and billions of multiply-accumulates by its own counter. Models and inputs are on the meta device: no weights.
 """
 
 import json
@@ -45,8 +45,8 @@ RESNET50 = {
 }
 VIT_B_16 = {0.25: 49_000_744, 0.75: 5_717_416}
 
-# There the classes of the output went by half as well, since the classifiers are convolutions and were not
-# ignored; ours never touches what the model answers. So ours has these classes, each with its inputs and a bias.
+# There half of the classes went as well, since the classifiers are convolutions and were not ignored; ours
+# never touches what the model answers. So ours has these classes, each with its inputs and a bias.
 OUTPUTS_THAT_WENT_THERE = {
     "deeplabv3_resnet50": 11 * (128 + 1),
     "fcn_resnet50": 11 * (256 + 1),
@@ -90,7 +90,7 @@ def parameters(module: nn.Module) -> int:
 
 
 def softmax_of_lost_heads(module: nn.Module) -> int:
-    """There each head became half as wide; here half of them went, as many as stayed, and their scores with them."""
+    """There each head became half as wide; here half of them went, as many as stayed, with their scores."""
     heads = [part.num_heads for part in module.modules() if isinstance(part, nn.MultiheadAttention)]
     return sum(heads) * (module.seq_length**2 if heads else 0)
 
@@ -156,8 +156,8 @@ def test_resnet50_has_the_known_size_with_widths_rounded_down_to_eight():
 
 @pytest.mark.parametrize("ratio", list(VIT_B_16))
 def test_vit_has_the_known_size_at_every_ratio(ratio):
-    # 0.3 is left out: it makes each of 12 heads 44 wide there and the whole model 528; ours has 8 heads of 64 and
-    # a model of int(0.7 * 768) = 537: 41,749,888 there and 42,047,761 here
+    # 0.3 is left out: it makes each of 12 heads 44 wide there and the whole model 528; ours has 8 heads of 64
+    # and a model of int(0.7 * 768) = 537: 41,749,888 there and 42,047,761 here
     module = build("vit_b_16")
     graph = graph_of(module, "vit_b_16")
 

@@ -13,7 +13,7 @@ from tests.unit.pruning.structured import graphs
 from workers.errors import PreflightError
 from workers.pruning.structured.graph import Group, Removal
 from workers.pruning.structured.plan import plan
-from workers.pruning.structured.search import TOLERANCE, reach
+from workers.pruning.structured.search import TOLERANCE, reach, trimmed
 
 
 class Scale:
@@ -126,3 +126,38 @@ def test_any_answer_is_at_or_below_the_goal_and_gives_no_more_than_it_must(sizes
     assert all(len(removal.get(group.name, ())) < group.size for group in groups)
     met = [left for share in np.linspace(0, 1, 21) if (left := measure(steps(share))) <= goal]
     assert measure(removal) >= 0.997 * max(met)
+
+
+def test_units_come_back_step_by_step_until_the_goal_is_only_just_met():
+    groups = chain(32, 64, 64)
+    scale = Scale(groups)
+    scores = {group.name: np.arange(group.size, dtype=float) for group in groups}
+    removal = {group.name: np.arange(group.size // 2) for group in groups}
+
+    found = trimmed(scale, removal, dict.fromkeys(removal, 8), scores, 0.5)
+
+    assert scale(removal) < 0.3
+    assert 0.4 < scale(found) <= 0.5
+    for name, units in found.items():
+        assert len(units) % 8 == 0
+        assert (units == np.arange(len(units))).all(), "the lowest scores stay gone"
+
+
+def test_a_group_that_has_no_step_is_left_as_it_is():
+    groups = chain(32, 64)
+    scores = {group.name: np.arange(group.size, dtype=float) for group in groups}
+    removal = {group.name: np.arange(16) for group in groups}
+
+    found = trimmed(Scale(groups), removal, {"layer1": 8}, scores, 0.99)
+
+    assert len(found["layer0"]) == 16
+    assert len(found.get("layer1", ())) < 16
+
+
+def test_what_only_just_meets_the_goal_loses_nothing():
+    groups = chain(32, 64)
+    scale = Scale(groups)
+    scores = {group.name: np.arange(group.size, dtype=float) for group in groups}
+    removal = {"layer0": np.arange(8)}
+
+    assert trimmed(scale, removal, {"layer0": 8}, scores, scale(removal)) == removal

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from tests.unit.pruning.structured.traced import by_name, one, places, traced
-from workers.pruning.structured.trace import trace
+from workers.pruning.structured.trace import follow
 
 HEADS, WIDTH = 2, 3
 
@@ -55,7 +55,7 @@ IDS = torch.arange(6).view(2, 3)
 
 
 def test_a_head_goes_as_a_whole_from_query_key_value_and_output():
-    graph = trace(Attention(), lambda module: module(IDS))
+    graph = follow(Attention(), lambda module: module(IDS))
 
     rows = [0] * WIDTH + [1] * WIDTH
     heads = next(group for group in graph.groups if group.kind == "heads")
@@ -66,7 +66,7 @@ def test_a_head_goes_as_a_whole_from_query_key_value_and_output():
 
 
 def test_the_width_of_the_stream_ties_the_table_to_every_reader():
-    graph = trace(Attention(), lambda module: module(IDS))
+    graph = follow(Attention(), lambda module: module(IDS))
 
     hidden = places(one(graph, "table"))
     assert set(hidden) == {
@@ -95,7 +95,7 @@ def test_grouped_queries_go_with_their_key_and_value():
             y = nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
             return self.last(x + self.out(y.transpose(1, 2).flatten(2)))
 
-    graph = trace(Wide(), lambda module: module(IDS))
+    graph = follow(Wide(), lambda module: module(IDS))
 
     heads = next(group for group in graph.groups if group.kind == "heads")
     assert places(heads)["q.weight", 0] == [0] * 6 + [1] * 6
@@ -105,14 +105,14 @@ def test_grouped_queries_go_with_their_key_and_value():
 
 
 def test_one_key_for_all_queries_leaves_nothing_to_choose():
-    graph = trace(Attention(kv=1), lambda module: module(IDS))
+    graph = follow(Attention(kv=1), lambda module: module(IDS))
 
     assert by_name(graph) == {"table": ("hidden", 4)}
     assert {"q", "k", "v"} <= graph.frozen.keys()
 
 
 def test_numbers_that_every_head_uses_alike_do_not_tie_the_heads():
-    graph = trace(Attention(scale_of=WIDTH), lambda module: module(IDS))
+    graph = follow(Attention(scale_of=WIDTH), lambda module: module(IDS))
 
     heads = next(group for group in graph.groups if group.kind == "heads")
     assert heads.size == HEADS
@@ -210,7 +210,7 @@ def test_heads_whose_scores_meet_a_constant_are_frozen_with_their_values():
             scores = q @ k.transpose(-1, -2) + torch.zeros(1, HEADS, 3, 3)
             return self.last(self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2)))
 
-    graph = trace(Biased(), lambda module: module(IDS))
+    graph = follow(Biased(), lambda module: module(IDS))
 
     assert {"q", "k", "v"} <= graph.frozen.keys()
     assert all(group.kind != "heads" for group in graph.groups)
@@ -288,7 +288,7 @@ def test_a_tied_output_keeps_the_vocabulary_and_shares_the_width():
         def forward(self, ids: Tensor) -> Tensor:
             return self.last(self.norm(self.table(ids)))
 
-    graph = trace(Tied(), lambda module: module(IDS))
+    graph = follow(Tied(), lambda module: module(IDS))
 
     assert by_name(graph) == {"table": ("hidden", 4)}
     assert set(places(one(graph, "table"))) == {("table.weight", 1), ("norm.weight", 0), ("norm.bias", 0)}
@@ -380,7 +380,7 @@ def test_caches_among_the_outputs_are_not_results():
     def run(each):
         return {"logits": each(batch), "past_key_values": (each.first(batch),)}
 
-    assert by_name(trace(module, run)) == {"first": ("neurons", 4), "body": ("neurons", 4)}
+    assert by_name(follow(module, run)) == {"first": ("neurons", 4), "body": ("neurons", 4)}
     assert (
-        trace(module, lambda each: (each(batch), each.first(batch))).frozen["first"] == "the model's output"
+        follow(module, lambda each: (each(batch), each.first(batch))).frozen["first"] == "the model's output"
     )

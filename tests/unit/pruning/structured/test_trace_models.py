@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.unit.pruning.structured.traced import one, places, traced, without_first_units
 from workers.pruning.structured.graph import DependencyGraph
-from workers.pruning.structured.trace import trace
+from workers.pruning.structured.trace import follow
 
 TEXT = {
     "vocab_size": 50,
@@ -131,7 +131,7 @@ def model(config: transformers.PretrainedConfig, auto: type) -> nn.Module:
 def test_a_causal_model_has_heads_and_neurons_in_each_layer_and_one_stream(config):
     module = model(config, transformers.AutoModelForCausalLM)
 
-    graph = trace(module, lambda each: each(input_ids=IDS, attention_mask=torch.ones_like(IDS)))
+    graph = follow(module, lambda each: each(input_ids=IDS, attention_mask=torch.ones_like(IDS)))
 
     check(module, graph)
     assert kinds(graph) == {"hidden": 1, "heads": 2, "neurons": 2}
@@ -154,7 +154,7 @@ def test_a_causal_model_has_heads_and_neurons_in_each_layer_and_one_stream(confi
 def test_an_encoder_has_heads_and_neurons_in_each_layer(config):
     module = model(config, transformers.AutoModelForSequenceClassification)
 
-    graph = trace(module, lambda each: each(input_ids=IDS, attention_mask=torch.ones_like(IDS)))
+    graph = follow(module, lambda each: each(input_ids=IDS, attention_mask=torch.ones_like(IDS)))
 
     check(module, graph)
     found = kinds(graph)
@@ -168,7 +168,7 @@ def test_shared_layers_have_one_group_for_all_their_uses():
         transformers.AlbertConfig(**TEXT, embedding_size=8), transformers.AutoModelForSequenceClassification
     )
 
-    graph = trace(module, lambda each: each(input_ids=IDS))
+    graph = follow(module, lambda each: each(input_ids=IDS))
 
     check(module, graph)
     assert kinds(graph)["heads"] == 1
@@ -178,7 +178,7 @@ def test_gpt2s_transposed_weights_lose_columns():
     config = transformers.GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=4, n_positions=16)
     module = model(config, transformers.AutoModelForCausalLM)
 
-    graph = trace(module, lambda each: each(input_ids=IDS))
+    graph = follow(module, lambda each: each(input_ids=IDS))
 
     neurons = places(one(graph, "transformer.h.0.mlp.c_fc"))
     assert neurons["transformer.h.0.mlp.c_fc.weight", 1] == list(range(64))

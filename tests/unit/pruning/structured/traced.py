@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from workers.pruning.structured.graph import DependencyGraph, Group
-from workers.pruning.structured.trace import trace
+from workers.pruning.structured.trace import follow
 
 Places = dict[tuple[str, int], list[int]]
 
@@ -15,7 +15,7 @@ Places = dict[tuple[str, int], list[int]]
 def traced(module: nn.Module, *shape: int) -> DependencyGraph:
     """The graph of a module that takes one batch of this shape (two samples in front)."""
     batch = torch.randn(2, *shape)
-    return trace(module, lambda each: each(batch))
+    return follow(module, lambda each: each(batch))
 
 
 def by_name(graph: DependencyGraph) -> dict[str, tuple[str, int]]:
