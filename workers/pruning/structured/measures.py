@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
-from workers.figures import plain_attention
+from workers.figures import no_parameter_needs_gradients, plain_attention
 from workers.models.loaded import Batch, LoadedModel
 from workers.pruning.structured.graph import DependencyGraph, Kind, Removal
 from workers.pruning.structured.surgery import gone_of, touched
@@ -191,7 +191,7 @@ def _products(model: LoadedModel, sample: Batch) -> list[_Product]:
     model.module.eval()
     tracker = ModuleTracker()
     recorder = _Recorder(model.module, tracker)
-    with tracker, recorder, plain_attention():
+    with tracker, recorder, plain_attention(), no_parameter_needs_gradients(model.module):
         model.logits(sample)
     model.module.train(was_training)
     return recorder.products

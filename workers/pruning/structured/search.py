@@ -58,8 +58,9 @@ def trimmed(
 ) -> Removal:
     """`removal`, which meets the goal, with as many units put back as it can be met without.
 
-    Groups that `steps` does not name stay as they are. A group's units come back `steps[group]` at a time, those of the highest scores first; of all groups the
-    one whose step ends nearest to the goal. Calls `measure` once for each group and step that comes back.
+    Groups that `steps` does not name stay as they are. A group's units come back `steps[group]` at a time,
+    those of the highest scores first; of all groups the one whose step ends nearest to the goal. Calls
+    `measure` once for each group and step that comes back.
     """
     while measure(removal) < (1 - CLOSE) * remaining:
         tried = [_less(removal, name, steps[name], scores[name]) for name in removal if name in steps]

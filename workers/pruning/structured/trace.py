@@ -25,8 +25,8 @@ def trace(module: nn.Module, run: Callable[[nn.Module], object]) -> DependencyGr
     """All groups of `module` that may lose units: what `follow` finds, less what a rehearsed cut shows to be
     fixed by the model's code.
 
-    `run` makes one forward with an example batch of at least two. The module is as before afterwards. Whatever
-    `run` raises on real tensors passes through.
+    `run` makes one forward with an example batch of at least two. The module is as before afterwards.
+    Whatever `run` raises on real tensors passes through.
     """
     graph, shapes = _followed(module, run)
     return settle(module, run, graph, shapes)

@@ -138,7 +138,7 @@ def test_units_come_back_step_by_step_until_the_goal_is_only_just_met():
 
     assert scale(removal) < 0.3
     assert 0.4 < scale(found) <= 0.5
-    for name, units in found.items():
+    for units in found.values():
         assert len(units) % 8 == 0
         assert (units == np.arange(len(units))).all(), "the lowest scores stay gone"
 
