@@ -10,6 +10,8 @@ from tests.tables.results import OURS, Result, Results, Speed
 
 HEAD = "| case | seeds | dense | pruned | change | library | removed | speed | seconds |"
 RULE = "|---|---|---|---|---|---|---|---|---|"
+MATTERS = 0.005
+"""Difference of the removed shares from which on a library's is told."""
 WORDS = {
     "torch_prune": "torch.nn.utils.prune",
     "torch_pruning": "Torch-Pruning",
@@ -46,6 +48,8 @@ class Line:
             reached = max(_speedups(self.ours, limit.batch), default=0.0)
             if reached < limit.speedup:
                 failures.append(f"{name}: {reached:.2f}x as fast, and {limit.speedup}x is asked for")
+            if any(one.verdict == "unstable" for result in self.ours for one in result.speeds):
+                failures.append(f"{name}: the latency was too unstable to judge, measure it again")
         if self.theirs and not self._is_at_least_theirs():
             failures.append(f"{name}: {WORDS[self.theirs[0].by]} is better")
         return failures
@@ -110,7 +114,10 @@ def _cells(line: Line) -> str:
 def _library(line: Line, percent: bool) -> str:
     if not line.theirs:
         return ""
-    return f"{_spread([one.metric for one in line.theirs], percent)} ({WORDS[line.theirs[0].by]})"
+    removed = fmean(one.removed for one in line.theirs)
+    differs = abs(removed - fmean(one.removed for one in line.ours)) > MATTERS
+    more = f", {removed:.1%} removed" if differs else ""
+    return f"{_spread([one.metric for one in line.theirs], percent)} ({WORDS[line.theirs[0].by]}{more})"
 
 
 def _spread(values: Sequence[float], percent: bool) -> str:

@@ -131,6 +131,25 @@ def test_a_speed_up_below_the_limit_is_told(tmp_path: Path):
     assert line.failures() == ["row 2, 50 % of MACs: 1.50x as fast, and 1.6x is asked for"]
 
 
+def test_a_latency_that_was_too_unstable_to_judge_does_not_count_as_met(tmp_path: Path):
+    [case, *_] = seeds_of(2)
+    results = Results(tmp_path / "results.jsonl")
+    results.add(result(case, 0.9, speeds=(replace(speed(1.9, 32), verdict="unstable"),)))
+
+    [line] = lines([case], results)
+
+    assert line.failures() == ["row 2, 50 % of MACs: the latency was too unstable to judge, measure it again"]
+
+
+def test_a_library_that_removed_another_share_says_so(tmp_path: Path):
+    [case, *_] = seeds_of(2)
+    results = Results(tmp_path / "results.jsonl")
+    results.add(result(case, 0.9))
+    results.add(replace(result(case, 0.89, by="torch_pruning"), removed=0.532))
+
+    assert "89.00% (Torch-Pruning, 53.2% removed)" in markdown(lines([case], results))
+
+
 def test_of_perplexity_less_is_better(tmp_path: Path):
     [case] = seeds_of(4)
     results = Results(tmp_path / "results.jsonl")
