@@ -21,6 +21,8 @@ PRUNABLE = (
     nn.ConvTranspose3d,
     Conv1D,
 )
+EVERYTHING = ("*",)
+TIED = "its weight is the embedding's too; name it in method.include to cut both"
 _NAMES_SHOWN = 5
 
 
@@ -32,6 +34,8 @@ class Layer:
     module: nn.Module
     weight: nn.Parameter
     kind: str
+    is_embedding: bool = False
+    """Its weight is that of an embedding too: the tied head of a language model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +58,13 @@ def prunable_layers(module: nn.Module) -> list[Layer]:
     """
     layers: list[Layer] = []
     seen: set[int] = set()
+    embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     for name, part in module.named_modules():
         weight = getattr(part, "weight", None)
         if isinstance(part, PRUNABLE) and isinstance(weight, nn.Parameter) and id(weight) not in seen:
             seen.add(id(weight))
             kind = next(one.__name__ for one in PRUNABLE if isinstance(part, one))
-            layers.append(Layer(name, part, weight, kind))
+            layers.append(Layer(name, part, weight, kind, id(weight) in embeddings))
     return layers
 
 
@@ -88,6 +93,10 @@ def choose(layers: Sequence[Layer], method: Unstructured | SemiStructured) -> Ch
     _refuse_idle_globs("include", method.include, names)
     _refuse_idle_globs("exclude", method.exclude, names)
     reasons = {name: reason for name in names if (reason := _by_glob(name, method))}
+    if method.include == EVERYTHING:
+        for layer in layers:
+            if layer.is_embedding:
+                reasons.setdefault(layer.name, TIED)
     if _keeps_ends(method):
         for place, name in (("first", names[0]), ("last", names[-1])):
             reasons.setdefault(name, f"{place} layer, kept dense by uniform allocation")

@@ -90,3 +90,23 @@ def test_names_attention_whose_packed_weights_stay_dense():
 
     assert packed_attention(module) == ["1"]
     assert "1.in_proj_weight" not in [layer.name for layer in prunable_layers(module)]
+
+
+class Tied(nn.Module):
+    """A head that is its embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.hidden, self.head = nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9, bias=False)
+        self.head.weight = self.embed.weight
+
+
+def test_a_head_that_is_its_embedding_stays_dense_unless_it_is_named():
+    layers = prunable_layers(Tied())
+
+    choice = choose(layers, Unstructured())
+    named = choose(layers, Unstructured(include=("hidden", "head")))
+
+    assert [layer.name for layer in choice.pruned] == ["hidden"]
+    assert "the embedding's too" in choice.reasons["head"]
+    assert [layer.name for layer in named.pruned] == ["hidden", "head"]
