@@ -1,5 +1,6 @@
 """Servers, buckets and settings for tests. A server starts when the first test asks for it."""
 
+import logging
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,11 @@ from service.dev.valkey import start_valkey
 from service.settings import Settings, for_celery, with_database
 from service.store.blobs import Blobs
 from tests.servers import ACCESS_KEY, S3, SECRET_KEY, absent, redis_binary, valkey_binary
+
+
+def pytest_configure() -> None:
+    """The graph tracer of torch tells each line it reads at DEBUG, which would bury a failed test's own log."""
+    logging.getLogger("torch.__trace").setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")

@@ -91,6 +91,33 @@ def test_torch_is_imported_under_workers_only():
     assert wrong == []
 
 
+def test_the_engine_of_structured_pruning_knows_nothing_of_jobs():
+    forbidden = ("workers.session", "workers.story", "workers.child", "workers.supervisor", "workers.publish")
+
+    wrong = [
+        (where(path), name)
+        for path in modules("workers/pruning")
+        for name in imports(path)
+        if name.startswith(forbidden)
+    ]
+
+    assert wrong == []
+
+
+def test_another_pruning_library_is_only_what_we_are_measured_against():
+    measured = ("tests/benchmarks/", "tests/tables/")
+
+    wrong = [
+        (where(path), name)
+        for path in modules(*PACKAGES, "tests")
+        if not where(path).startswith(measured)
+        for name in imports(path)
+        if name.partition(".")[0] == "torch_pruning"
+    ]
+
+    assert wrong == []
+
+
 def test_the_api_makes_no_celery_call():
     loaded = loaded_modules(
         "from service.settings import Settings; import service.app as a; a.create_app(Settings())"

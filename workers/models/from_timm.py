@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from schemas.job_spec import Task
@@ -12,7 +11,7 @@ from workers.errors import ModelError
 from workers.models.folder import did_you_mean
 from workers.models.loaded import Batch, LoadedModel
 from workers.models.preprocessing import read_preprocessing
-from workers.models.weights import check_finite, mismatch, read_weights
+from workers.models.weights import fill, read_weights
 
 EXAMPLE = (
     '{"library_name": "timm", "architecture": "resnet18", "num_classes": 10, '
@@ -46,6 +45,7 @@ _BAD_ARGUMENTS = (
     TypeError,
     ValueError,
 )
+REMEDY = "give the config.json that timm saved with these weights"
 
 
 def load_timm(folder: Path, task: Task, config: dict[str, Any]) -> LoadedModel:
@@ -67,7 +67,7 @@ def load_timm(folder: Path, task: Task, config: dict[str, Any]) -> LoadedModel:
     channels = _channels(config)
     size = read_preprocessing(folder, channels).size
     module = _build(name, config, classes, channels)
-    _fill(module, read_weights(folder), name)
+    fill(module, read_weights(folder), named=f"timm {name}", remedy=REMEDY)
     return LoadedModel(
         module=module.eval(),
         architecture=f"timm/{name}",
@@ -130,23 +130,3 @@ def _build(name: str, config: dict[str, Any], classes: int, channels: int) -> nn
             f"config.json: timm's {name} cannot be built from these 'model_args': {error}"
         ) from error
     return module
-
-
-def _fill(module: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    own = module.state_dict()
-    shapes = {
-        key: (weights[key].shape, value.shape)
-        for key, value in own.items()
-        if key in weights and weights[key].shape != value.shape
-    }
-    difference = mismatch(
-        missing=own.keys() - weights.keys(), unexpected=weights.keys() - own.keys(), shapes=shapes
-    )
-    if difference:
-        raise ModelError(
-            f"the weights do not match config.json (timm {name}): {difference}: "
-            "give the config.json that timm saved with these weights"
-        )
-    module.load_state_dict(weights)
-    module.to(torch.float32)
-    check_finite(module.state_dict())

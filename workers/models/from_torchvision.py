@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -12,10 +11,11 @@ from workers.errors import ModelError
 from workers.models.folder import did_you_mean
 from workers.models.loaded import Batch, LoadedModel
 from workers.models.preprocessing import read_preprocessing
-from workers.models.weights import check_finite, mismatch, read_weights
+from workers.models.weights import fill, read_weights
 from workers.pruning.structured.reload import is_pruned, load_pruned
 
 EXAMPLE = '{"library_name": "torchvision", "architecture": "resnet18", "num_classes": 10}'
+REMEDY = "give the architecture and num_classes that these weights were trained with"
 
 
 def load_torchvision(folder: Path, task: Task, config: dict[str, Any]) -> LoadedModel:
@@ -36,7 +36,7 @@ def load_torchvision(folder: Path, task: Task, config: dict[str, Any]) -> Loaded
         module = load_pruned(folder, lambda: _build(name, classes, weights))
     else:
         module = _build(name, classes, weights)
-        _fill(module, weights, name)
+        fill(module, weights, named=f"torchvision {name}", remedy=REMEDY)
     return LoadedModel(
         module=module.eval(),
         architecture=f"torchvision/{name}",
@@ -75,23 +75,3 @@ def _build(name: str, classes: int, weights: dict[str, Tensor]) -> nn.Module:
         options = {"aux_logits": has_heads, "init_weights": False}
     module: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
     return module
-
-
-def _fill(module: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    own = module.state_dict()
-    shapes = {
-        key: (weights[key].shape, value.shape)
-        for key, value in own.items()
-        if key in weights and weights[key].shape != value.shape
-    }
-    difference = mismatch(
-        missing=own.keys() - weights.keys(), unexpected=weights.keys() - own.keys(), shapes=shapes
-    )
-    if difference:
-        raise ModelError(
-            f"the weights do not match config.json (torchvision {name}): {difference}: "
-            "give the architecture and num_classes that these weights were trained with"
-        )
-    module.load_state_dict(weights)
-    module.to(torch.float32)
-    check_finite(module.state_dict())

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from workers.errors import ModelError
 from workers.models.folder import listed, names_in, read_json
@@ -56,6 +56,28 @@ def mismatch(
         wrong = (f"{name} is {_text(a)}, not {_text(b)}" for name, (a, b) in sorted(shapes.items()))
         parts.append(f"wrong shape: {listed(wrong)}")
     return "; ".join(parts) or None
+
+
+def differences(
+    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, needed: Iterable[str] | None = None
+) -> str | None:
+    """As `mismatch`, of a model's state dict and a file's tensors; of `own` only `needed` must be in the file."""
+    shapes = {
+        name: (weights[name].shape, value.shape)
+        for name, value in own.items()
+        if name in weights and weights[name].shape != value.shape
+    }
+    required = set(own if needed is None else needed)
+    return mismatch(missing=required - weights.keys(), unexpected=weights.keys() - own.keys(), shapes=shapes)
+
+
+def fill(module: nn.Module, weights: Mapping[str, Tensor], *, named: str, remedy: str) -> None:
+    """Load `weights` into the module `named`, in float32; ModelError with `remedy` where they do not fit."""
+    if difference := differences(module.state_dict(), weights):
+        raise ModelError(f"the weights do not match config.json ({named}): {difference}: {remedy}")
+    module.load_state_dict(weights)
+    module.to(torch.float32)
+    check_finite(module.state_dict())
 
 
 def _text(shape: object) -> str:

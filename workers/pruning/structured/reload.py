@@ -17,7 +17,7 @@ from workers.errors import ModelError
 from workers.models.folder import CONFIG, read_config
 from workers.models.loaded import Batch, LoadedModel
 from workers.models.save import COMPANIONS, save_model
-from workers.models.weights import SINGLE, check_finite, mismatch, read_weights
+from workers.models.weights import SINGLE, check_finite, differences, read_weights
 from workers.pruning.structured.history import FILE, History, read_history, replay, write_history
 
 PROGRAM = "model.pt2"
@@ -86,17 +86,7 @@ def load_pruned(folder: Path, build: Callable[[], nn.Module]) -> nn.Module:
     module = build()
     replay(module, read_history(folder))
     weights = read_weights(folder)
-    own = module.state_dict()
-    shapes = {
-        name: (weights[name].shape, value.shape)
-        for name, value in own.items()
-        if name in weights and weights[name].shape != value.shape
-    }
-    difference = mismatch(
-        missing=_unique(module).keys() - weights.keys(),
-        unexpected=weights.keys() - own.keys(),
-        shapes=shapes,
-    )
+    difference = differences(module.state_dict(), weights, needed=_unique(module))
     if difference:
         raise ModelError(
             f"the weights do not match {CONFIG} and {FILE}: {difference}: "
