@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
@@ -17,8 +18,15 @@ from tests.servers import ACCESS_KEY, S3, SECRET_KEY, absent, redis_binary, valk
 
 
 def pytest_configure() -> None:
-    """The graph tracer of torch tells each line it reads at DEBUG, which would bury a failed test's own log."""
+    """The tracer of torch writes each line it reads at DEBUG: it would bury the log of a failed test."""
     logging.getLogger("torch.__trace").setLevel(logging.WARNING)
+
+
+# how long an example takes says how busy the machine is, not whether the code is right
+hypothesis.settings.register_profile(
+    "load", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("load")
 
 
 @pytest.fixture(scope="session")

@@ -92,11 +92,11 @@ def test_torch_is_imported_under_workers_only():
 
 
 def test_the_engine_of_structured_pruning_knows_nothing_of_jobs():
-    forbidden = ("workers.session", "workers.story", "workers.child", "workers.supervisor", "workers.publish")
+    forbidden = ("workers.session", "workers.child", "workers.supervisor", "workers.publish", "service")
 
     wrong = [
         (where(path), name)
-        for path in modules("workers/pruning")
+        for path in modules("workers/pruning/structured")
         for name in imports(path)
         if name.startswith(forbidden)
     ]

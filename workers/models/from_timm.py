@@ -12,6 +12,7 @@ from workers.models.folder import did_you_mean
 from workers.models.loaded import Batch, LoadedModel
 from workers.models.preprocessing import read_preprocessing
 from workers.models.weights import fill, read_weights
+from workers.pruning.structured.reload import is_pruned, load_pruned
 
 EXAMPLE = (
     '{"library_name": "timm", "architecture": "resnet18", "num_classes": 10, '
@@ -66,8 +67,11 @@ def load_timm(folder: Path, task: Task, config: dict[str, Any]) -> LoadedModel:
         )
     channels = _channels(config)
     size = read_preprocessing(folder, channels).size
-    module = _build(name, config, classes, channels)
-    fill(module, read_weights(folder), named=f"timm {name}", remedy=REMEDY)
+    if is_pruned(config):
+        module = load_pruned(folder, lambda: _build(name, config, classes, channels))
+    else:
+        module = _build(name, config, classes, channels)
+        fill(module, read_weights(folder), named=f"timm {name}", remedy=REMEDY)
     return LoadedModel(
         module=module.eval(),
         architecture=f"timm/{name}",

@@ -61,7 +61,7 @@ def mismatch(
 def differences(
     own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, needed: Iterable[str] | None = None
 ) -> str | None:
-    """As `mismatch`, of a model's state dict and a file's tensors; of `own` only `needed` must be in the file."""
+    """As `mismatch`, of a model's state dict and a file's tensors; only `needed` must be in the file."""
     shapes = {
         name: (weights[name].shape, value.shape)
         for name, value in own.items()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -16,6 +17,10 @@ from workers.errors import ModelError
 from workers.models.load import load_model
 from workers.models.preprocessing import read_preprocessing
 from workers.models.save import save_model
+from workers.pruning.structured.history import History
+from workers.pruning.structured.reload import save_pruned
+from workers.pruning.structured.surgery import remove
+from workers.pruning.structured.trace import trace
 
 IMAGES = Task.image_classification
 WEIGHTS = "model.safetensors"
@@ -199,3 +204,19 @@ def test_refuses_a_text_task_and_a_missing_head(tmp_path):
     tiny.edit_json(folder / "config.json", num_classes=0)
 
     assert "'num_classes' is 0" in refusal(folder)
+
+
+def test_a_network_whose_channels_went_loads_again(tmp_path):
+    model = load_model(folder_of(tmp_path / "dense", "test_resnet"), IMAGES)
+    pixels = {"pixel_values": torch.rand(2, 3, 64, 64)}
+    graph = trace(model.module, lambda module: model.call(module, pixels))
+    group = next(one for one in graph.groups if one.kind == "channels")
+    surgery = remove(model.module, graph, {group.name: np.arange(group.size // 2)})
+
+    save_pruned(model, History(rounds=(surgery,)), tmp_path / "pruned", pixels)
+    again = load_model(tmp_path / "pruned", IMAGES)
+
+    assert torch.equal(again.logits(pixels), model.logits(pixels))
+    assert sum(one.numel() for one in again.module.parameters()) == sum(
+        one.numel() for one in model.module.parameters()
+    )
