@@ -14,6 +14,7 @@ from safetensors.torch import load_model as load_weights
 
 from schemas.benchmark import BenchmarkResult
 from schemas.job_spec import JobSpec
+from schemas.method import SemiStructured
 from schemas.quantize import Cluster, Int8Dynamic, Int8Static
 from schemas.report import ModelFigures, Stage
 from schemas.round import Checkpoint
@@ -284,7 +285,7 @@ class TorchSession:
 
     def quantize(self, meter: Meter) -> None:
         """Smaller numbers, in a file beside the pruned model's; a failure costs that file only."""
-        spec = self._spec.quantize
+        spec, method = self._spec.quantize, self._spec.method
         if isinstance(spec, Cluster):
             layers = all_of(self._model.module).pruned
             self._quantized = cluster(
@@ -300,6 +301,7 @@ class TorchSession:
                     classes=self._model.classes,
                     seed=self._spec.seed,
                     threads=self._order.threads,
+                    pattern=(method.n, method.m) if isinstance(method, SemiStructured) else None,
                     on_share=meter.advance,
                 )
             except QuantizationFailed as error:

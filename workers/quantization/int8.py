@@ -8,21 +8,20 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from onnx import numpy_helper
 from onnxruntime.quantization import (
-    CalibrationDataReader,
     CalibrationMethod,
     QuantFormat,
     QuantType,
     quantize_dynamic,
     quantize_static,
 )
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from schemas.quantize import Int8Dynamic, Int8Static
+from workers.quantization.calibrate import Feeds, masking_nodes, save_ranges
 from workers.quantization.zeros import ZeroCheck, check_zeros
-
-Feeds = dict[str, NDArray[np.generic]]
 
 _METHODS = {
     "minmax": CalibrationMethod.MinMax,
@@ -42,9 +41,11 @@ def quantize_onnx(
 ) -> ZeroCheck:
     """Write `source` with INT8 weights to `target`, and compare the zeros of both.
 
-    Weights are symmetric and per channel, so their zero point is 0. `batches` are inputs by name, one batch
-    at a time; they are read for static quantization only, which keeps their activations' ranges (minmax) or
-    histograms. In dynamic quantization convolutions stay in float: ONNX Runtime has no fast kernel.
+    Weights of layers are symmetric and per channel, so their zero point is 0; an embedding's may be another.
+    `batches` are inputs by name, one batch at a time; they are read for static quantization only, which keeps
+    the activations' ranges (minmax) or histograms. Scores under an attention mask stay in float there: one
+    scale for the mask and the scores would level the scores. In dynamic quantization convolutions stay in
+    float: ONNX Runtime has no fast kernel.
     Raises QuantizationFailed.
     """
     if source.stat().st_size > _LARGEST or source.with_name(source.name + ".data").exists():
@@ -53,6 +54,7 @@ def quantize_onnx(
         prepared = Path(folder) / "prepared.onnx"
         try:
             quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+            _refuse_nan(onnx.load(prepared))
             if isinstance(spec, Int8Static):
                 _static(prepared, target, spec, batches)
             else:
@@ -63,16 +65,29 @@ def quantize_onnx(
         return check_zeros(onnx.load(prepared), onnx.load(target))
 
 
+def _refuse_nan(model: onnx.ModelProto) -> None:
+    for one in model.graph.initializer:
+        values = numpy_helper.to_array(one)
+        if np.issubdtype(values.dtype, np.floating) and np.isnan(values).any():
+            raise ValueError(f"{one.name} holds NaN")
+
+
 def _static(prepared: Path, target: Path, spec: Int8Static, batches: Iterable[Feeds]) -> None:
+    types, method = sorted({*QLinearOpsRegistry, *QDQRegistry}), _METHODS[spec.calibration]
+    ranges = prepared.with_name("ranges.json")
+    save_ranges(prepared, batches, method, types, ranges)
     quantize_static(
         str(prepared),
         str(target),
-        _Reader(batches),
+        None,
         quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=types,
+        nodes_to_exclude=masking_nodes(onnx.load(prepared)),
         per_channel=True,
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
-        calibrate_method=_METHODS[spec.calibration],
+        calibrate_method=method,
+        calibration_cache_path=str(ranges),
         extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
     )
 
@@ -86,16 +101,6 @@ def _dynamic(prepared: Path, target: Path) -> None:
         weight_type=QuantType.QInt8,
         extra_options={"WeightSymmetric": True},
     )
-
-
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Hands one batch after the other to the calibration."""
-
-    def __init__(self, batches: Iterable[Feeds]) -> None:
-        self._batches = iter(batches)
-
-    def get_next(self) -> Feeds | None:
-        return next(self._batches, None)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import onnx
 import torch
 
 from schemas.benchmark import BenchmarkResult
@@ -20,9 +21,11 @@ from workers.models.save import save_model
 from workers.models.weights import SINGLE
 from workers.pruning.calibration import drawn
 from workers.pruning.layers import Layer
+from workers.quantization.calibrate import Feeds
 from workers.quantization.cluster import cluster_layers
-from workers.quantization.int8 import Feeds, QuantizationFailed, quantize_onnx
-from workers.quantization.score import onnx_accuracy
+from workers.quantization.int8 import QuantizationFailed, quantize_onnx
+from workers.quantization.score import onnx_accuracy, try_one
+from workers.quantization.zeros import broken_patterns, tensors_with_pattern
 
 INT8_FILE = "model.int8.onnx"
 CLUSTERED_FILE = "model.clustered.safetensors"
@@ -41,28 +44,47 @@ class Quantized:
 
 def quantize(
     spec: Int8Dynamic | Int8Static,
-    onnx: Path,
+    source: Path,
     bundle: Bundle,
     folder: Path,
     *,
     classes: int,
     seed: int,
     threads: int,
+    pattern: tuple[int, int] | None,
     on_share: Callable[[float], None],
 ) -> Quantized:
-    """INT8 of the pruned model's ONNX file, into `folder`. Raises QuantizationFailed."""
-    target = folder / INT8_FILE
-    check = quantize_onnx(onnx, target, spec, calibration_feeds(spec, bundle, seed=seed))
-    on_share(0.5)
-    metric = onnx_accuracy(
-        target,
-        bundle,
-        classes=classes,
-        batch_size=BATCH * 4,
-        threads=threads,
-        on_batch=lambda done, of: on_share(0.5 + 0.5 * done / of),
-    )
-    return Quantized(target, metric, check.sentence())
+    """INT8 of the pruned model's ONNX file, into `folder`, once it was seen to run.
+
+    `pattern`: the N and M that the float file holds, to be checked in the INT8 one. Raises
+    QuantizationFailed, and then leaves no file.
+    """
+    with TemporaryDirectory(prefix="secateur-") as scratch:
+        written = Path(scratch) / INT8_FILE
+        check = quantize_onnx(source, written, spec, calibration_feeds(spec, bundle, seed=seed))
+        on_share(0.5)
+        metric = onnx_accuracy(
+            written,
+            bundle,
+            classes=classes,
+            batch_size=BATCH * 4,
+            threads=threads,
+            on_batch=lambda done, of: on_share(0.5 + 0.5 * done / of),
+        )
+        shutil.move(written, folder / INT8_FILE)
+    told = [check.sentence()]
+    if pattern is not None:
+        told.append(pattern_note(source, folder / INT8_FILE, *pattern))
+    return Quantized(folder / INT8_FILE, metric, " ".join(told))
+
+
+def pattern_note(source: Path, int8: Path, n: int, m: int) -> str:
+    """For the report: whether the weights of N:M in the float file are so in the INT8 one."""
+    before, after = onnx.load(source), onnx.load(int8)
+    held, broken = tensors_with_pattern(before, n, m), broken_patterns(before, after, n, m)
+    if broken:
+        return f"{n}:{m} is broken in {len(broken)} of {len(held)} weight tensors, the first is {broken[0]}."
+    return f"{n}:{m} holds in all {len(held)} weight tensors that held it before."
 
 
 def cluster(
@@ -88,14 +110,16 @@ def cluster(
     return Quantized(folder / CLUSTERED_FILE, metric, note)
 
 
-def refuse_unquantizable(spec: Quantize, onnx: Path, bundle: Bundle, *, seed: int) -> None:
-    """Quantize the dense model with a few samples: PreflightError where that fails."""
+def refuse_unquantizable(spec: Quantize, source: Path, bundle: Bundle, *, seed: int) -> None:
+    """Quantize the dense model with a few samples, and run it on one: PreflightError where that fails."""
     if not isinstance(spec, Int8Dynamic | Int8Static):
         return
     few = spec if isinstance(spec, Int8Dynamic) else spec.model_copy(update={"samples": BATCH})
     with TemporaryDirectory(prefix="secateur-") as scratch:
         try:
-            quantize_onnx(onnx, Path(scratch) / INT8_FILE, few, calibration_feeds(few, bundle, seed=seed))
+            written = Path(scratch) / INT8_FILE
+            quantize_onnx(source, written, few, calibration_feeds(few, bundle, seed=seed))
+            try_one(written, bundle)
         except QuantizationFailed as error:
             raise PreflightError(
                 f"ONNX Runtime cannot quantize this model ({error}): set quantize.kind to 'none'"

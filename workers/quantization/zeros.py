@@ -1,5 +1,6 @@
 """Whether the zeros of a float ONNX file are zeros in its INT8 one, and its pattern of N:M a pattern."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 _SUFFIX = "_quantized"
+_TURNED = "_Transposed"
+"""The quantizer turns a Gemm's weight [O, I] round for a MatMul, under a name of this end."""
+
+_PLACES = {"Gather": "embeddings", "Conv": "convolutions", "ConvTranspose": "convolutions"}
+
+Dead = NDArray[np.bool_]
+"""Where a weight is zero, in the weight's shape."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,8 @@ class ZeroCheck:
     layers: int
     float_layers: tuple[str, ...]
     """Weights of two axes or more that stayed in float."""
+    float_places: tuple[tuple[str, int], ...] = ()
+    """What these are, and how many of each."""
 
     def sentence(self) -> str:
         """For the report."""
@@ -33,27 +43,38 @@ class ZeroCheck:
             f"{self.zeros_after:,} are zero now, and {self.lost:,} zeros were lost."
         )
         if self.float_layers:
-            told += f" {len(self.float_layers)} tensors stay in float, the first is {self.float_layers[0]}."
+            places = ", ".join(f"{place} {count}" for place, count in self.float_places)
+            told += f" In float stay: {places}; the first is {self.float_layers[0]}."
         return told
 
 
 def check_zeros(source: onnx.ModelProto, quantized: onnx.ModelProto) -> ZeroCheck:
-    """Compare the weights of both files; `source` is the one that was quantized, with the same names."""
-    floats, integers = _initializers(source), _initializers(quantized)
+    """Compare the weights of both files; `source` is the one that was quantized, with the same names.
+
+    A weight is zero where its integer is the zero point.
+    """
+    integers = _dead(quantized)
+    places = {name: node.op_type for node in reversed(source.graph.node) for name in node.input}
     weights = zeros = lost = after = layers = 0
     left = []
-    for name, value in floats.items():
-        if value.ndim < 2 or not np.issubdtype(value.dtype, np.floating):
+    for one in source.graph.initializer:
+        was, now = _zeros_of(one), integers.get(one.name)
+        if was is None or one.name not in places:
             continue
-        whole = integers.get(name + _SUFFIX)
-        if whole is None or whole.shape != value.shape:
-            left.append(name)
+        if now is None or now.shape != was.shape:
+            left.append(one.name)
             continue
-        was, now = value == 0, whole == 0
-        weights, layers = weights + value.size, layers + 1
+        weights, layers = weights + was.size, layers + 1
         zeros, after = zeros + int(was.sum()), after + int(now.sum())
         lost += int((was & ~now).sum())
-    return ZeroCheck(weights, zeros, lost, after, layers, tuple(left))
+    kinds = Counter(_PLACES.get(places[name], "others") for name in left)
+    return ZeroCheck(weights, zeros, lost, after, layers, tuple(left), tuple(sorted(kinds.items())))
+
+
+def broken_patterns(source: onnx.ModelProto, quantized: onnx.ModelProto, n: int, m: int) -> list[str]:
+    """Weights that hold N:M in `source` and do not in `quantized`; both in the names of `source`."""
+    after = {_float_name(name) for name in tensors_with_pattern(quantized, n, m)}
+    return [name for name in tensors_with_pattern(source, n, m) if name not in after]
 
 
 def tensors_with_pattern(model: onnx.ModelProto, n: int, m: int) -> list[str]:
@@ -63,37 +84,86 @@ def tensors_with_pattern(model: onnx.ModelProto, n: int, m: int) -> list[str]:
     first of a MatMul's two [I, O].
     """
     return sorted(
-        name for name, value, axis in _matrices(model) if _holds(np.moveaxis(value, axis, -1), n, m)
+        {name for name, dead, axis in _matrices(model) if _holds(np.moveaxis(dead, axis, -1), n, m)}
     )
 
 
-def _holds(value: NDArray[np.generic], n: int, m: int) -> bool:
-    if value.shape[-1] % m:
+def _holds(dead: Dead, n: int, m: int) -> bool:
+    if dead.shape[-1] % m:
         return False
-    return bool(((value.reshape(-1, m) != 0).sum(axis=1) <= n).all())
+    return bool(((~dead.reshape(-1, m)).sum(axis=1) <= n).all())
 
 
-def _matrices(model: onnx.ModelProto) -> Iterator[tuple[str, NDArray[np.generic], int]]:
-    """(name, value, input axis) of each weight that a layer multiplies by."""
-    values = _initializers(model)
+def _matrices(model: onnx.ModelProto) -> Iterator[tuple[str, Dead, int]]:
+    """(name, where it is zero, input axis) of each weight that a layer multiplies by."""
+    values, points = _initializers(model), _zero_points(model)
     sources = {
         node.output[0]: node.input[0]
         for node in model.graph.node
         if node.op_type in ("DequantizeLinear", "Transpose") and node.input[0] in values
     }
     for node in model.graph.node:
-        if node.op_type not in ("Conv", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "ConvInteger"):
+        if node.op_type not in ("Conv", "Gemm", "MatMul", "MatMulInteger"):
             continue
         for place in node.input[1:2]:
             name = sources.get(place, place)
             if name in values and values[name].ndim >= 2:
-                yield name, values[name], _input_axis(node)
+                yield name, values[name] == points.get(name, 0), _input_axis(node)
 
 
 def _input_axis(node: onnx.NodeProto) -> int:
     if node.op_type == "Gemm":
         return 1 if any(one.name == "transB" and one.i for one in node.attribute) else 0
-    return 1 if node.op_type.startswith("Conv") else 0
+    return 1 if node.op_type == "Conv" else -2
+
+
+def _dead(model: onnx.ModelProto) -> dict[str, Dead]:
+    """Where each INT8 weight is zero, by the name and in the shape of the float weight."""
+    points, found = _zero_points(model), dict[str, Dead]()
+    for name, value in _initializers(model).items():
+        if not name.endswith(_SUFFIX):
+            continue
+        dead: Dead = value == points.get(name, 0)
+        bare = name.removesuffix(_SUFFIX)
+        found[_float_name(name)] = dead.T if bare != _float_name(name) else dead
+    return found
+
+
+def _float_name(name: str) -> str:
+    return name.removesuffix(_SUFFIX).removesuffix(_TURNED)
+
+
+def _zero_points(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
+    """Of each INT8 weight, in a shape that spreads over the weight's."""
+    values, found = _initializers(model), dict[str, NDArray[np.generic]]()
+    for node in model.graph.node:
+        match node.op_type, list(node.input):
+            case "DequantizeLinear", [weight, _, point] if weight in values and point in values:
+                found[weight] = _spread(values[point], values[weight].ndim, _axis(node))
+            case "MatMulInteger", [_, weight, _, point] if weight in values and point in values:
+                found[weight] = _spread(values[point], values[weight].ndim, -1)
+    return found
+
+
+def _spread(point: NDArray[np.generic], axes: int, axis: int) -> NDArray[np.generic]:
+    if point.size == 1:
+        return point.reshape(())
+    shape = [1] * axes
+    shape[axis] = point.size
+    return point.reshape(shape)
+
+
+def _axis(node: onnx.NodeProto) -> int:
+    return next((int(one.i) for one in node.attribute if one.name == "axis"), 1)
+
+
+def _zeros_of(tensor: onnx.TensorProto) -> Dead | None:
+    """None where it is no float of two axes or more."""
+    value = numpy_helper.to_array(tensor)
+    if value.ndim < 2 or not np.issubdtype(value.dtype, np.floating):
+        return None
+    dead: Dead = value == 0
+    return dead
 
 
 def _initializers(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
