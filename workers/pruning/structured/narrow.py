@@ -90,7 +90,10 @@ class NarrowAttention(nn.MultiheadAttention):
         return weights @ value, weights
 
 
-_NARROW_OF: dict[type[nn.Module], type[nn.Module]] = {nn.MultiheadAttention: NarrowAttention, **DENSE_TO_NARROW}
+_NARROW_OF: dict[type[nn.Module], type[nn.Module]] = {
+    nn.MultiheadAttention: NarrowAttention,
+    **DENSE_TO_NARROW,
+}
 
 
 def become_narrow(part: nn.Module) -> None:
