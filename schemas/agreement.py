@@ -26,6 +26,8 @@ def refuse_what_does_not_go_together(spec: "JobSpec") -> None:
     _refuse_goal_of_another_pattern(spec)
     _refuse_training_method_without_training(spec)
     _refuse_criterion_that_cannot_follow(spec)
+    _refuse_what_a_schedule_cannot_know(spec)
+    _refuse_teacher_of_another_order(spec)
 
 
 def _refuse_choices_beside_recipe(spec: "JobSpec") -> None:
@@ -34,6 +36,12 @@ def _refuse_choices_beside_recipe(spec: "JobSpec") -> None:
     if chosen:
         raise ValueError(
             f"recipe 'auto' chooses {', '.join(chosen)} itself: leave it out, or leave out the recipe"
+        )
+    if "onnx" not in spec.export:
+        raise ValueError("recipe 'auto' quantizes to INT8, which makes an ONNX file: add 'onnx' to export")
+    if spec.fine_tune.regrow is not None:
+        raise ValueError(
+            "recipe 'auto' prunes channels, which leaves no zeros to move: leave out fine_tune.regrow"
         )
 
 
@@ -93,6 +101,36 @@ def _refuse_criterion_that_cannot_follow(spec: "JobSpec") -> None:
         raise ValueError(
             "goal 'size' tries several sparsities in each round, and allocation 'sensitivity' would measure "
             "every layer each time: use goal 'sparsity', or allocation 'erk'"
+        )
+
+
+def _refuse_what_a_schedule_cannot_know(spec: "JobSpec") -> None:
+    method, goal, kind = spec.method, spec.goal, spec.schedule.kind
+    if kind == "search" and spec.fine_tune.final_epochs > 0:
+        raise ValueError(
+            "schedule 'search' does not know which round is its last: leave out fine_tune.final_epochs and "
+            "raise fine_tune.epochs"
+        )
+    if kind != "gradual":
+        return
+    if isinstance(method, Unstructured) and method.allocation.kind == "sensitivity":
+        raise ValueError(
+            "schedule 'gradual' cuts every few steps, and allocation 'sensitivity' would measure every layer "
+            "each time: use allocation 'erk', or schedule 'iterative'"
+        )
+    if goal is not None and goal.name == "size":
+        raise ValueError(
+            "schedule 'gradual' cuts every few steps, and goal 'size' would compress the model several times "
+            "for each: use goal 'sparsity', or schedule 'iterative'"
+        )
+
+
+def _refuse_teacher_of_another_order(spec: "JobSpec") -> None:
+    method, distill = spec.method, spec.fine_tune.distill
+    if isinstance(method, SemiStructured) and method.permute and distill and distill.hidden_weight > 0:
+        raise ValueError(
+            "method.permute reorders channels, and the dense teacher's stay as they are, so that hidden "
+            "states do not compare: leave out method.permute or fine_tune.distill.hidden_weight"
         )
 
 

@@ -227,6 +227,25 @@ AGREE = [
     ({"goal": None, "schedule": {"kind": "iterative"}}, "give a goal, or schedule 'search'"),
     ({"recipe": "auto"}, "recipe 'auto' chooses goal itself"),
     ({"recipe": "auto", "goal": None, "method": TWO_OF_FOUR}, "chooses method itself"),
+    (
+        {"recipe": "auto", "goal": None, "export": ["safetensors"], "benchmark": {"backend": "none"}},
+        "add 'onnx' to export",
+    ),
+    ({"recipe": "auto", "goal": None, "fine_tune": {"regrow": {}}}, "leave out fine_tune.regrow"),
+    ({"goal": None, "fine_tune": {"final_epochs": 2}}, "leave out fine_tune.final_epochs"),
+    (
+        {"schedule": {"kind": "gradual"}, "method": {"allocation": {"kind": "sensitivity"}}},
+        "use allocation 'erk'",
+    ),
+    ({"goal": {"size": 0.5}, "schedule": {"kind": "gradual"}}, "use goal 'sparsity'"),
+    (
+        {
+            "goal": {"sparsity": 0.5},
+            "method": {**TWO_OF_FOUR, "permute": True},
+            "fine_tune": {"distill": {"hidden_weight": 1.0, "hidden_layers": ["layer?"]}},
+        },
+        "leave out method.permute",
+    ),
     ({"schedule": {"kind": "gradual"}, "fine_tune": {"epochs": 0}}, "set fine_tune.epochs"),
     ({"schedule": {"kind": "gradual"}, "method": {"criterion": {"kind": "taylor"}}}, "'iterative'"),
     ({"method": {"criterion": {"kind": "movement"}}}, "use schedule 'gradual'"),
