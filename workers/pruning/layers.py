@@ -77,17 +77,6 @@ def packed_attention(module: nn.Module) -> list[str]:
     ]
 
 
-def outside_layers(module: nn.Module) -> dict[str, int]:
-    """Weights by name of parameters with three axes or more that no prunable layer holds: experts in one tensor,
-    position tables, weights that are computed from others. They stay dense."""
-    held = {id(layer.weight) for layer in prunable_layers(module)}
-    return {
-        name: one.numel()
-        for name, one in module.named_parameters()
-        if id(one) not in held and sum(size > 1 for size in one.shape) >= 3
-    }
-
-
 def all_of(module: nn.Module) -> Choice:
     """Every prunable layer of `module`, and none left out."""
     return Choice(tuple(prunable_layers(module)), {})

@@ -17,7 +17,7 @@ from workers.evaluate import metric_of
 from workers.figures import gzip_bytes
 from workers.pruning.calibration import Calibration, drawn
 from workers.pruning.cut import CutResult, cut, zeros_of
-from workers.pruning.layers import Choice, choose, outside_layers, packed_attention, prunable_layers
+from workers.pruning.layers import Choice, choose, packed_attention, prunable_layers
 from workers.pruning.nm import eligible
 from workers.pruning.permutation import permute_for
 from workers.pruning.scores.movement import MovementScores
@@ -83,18 +83,15 @@ class MaskPruner:
         return list(self._last.curves) if self._last else []
 
     def notes(self) -> list[str]:
+        packed = packed_attention(self._model.module)
         told = [*self._notes, *(self._last.notes if self._last else [])]
-        if packed := packed_attention(self._model.module):
-            told.append(
-                f"The packed query, key and value weights (in_proj_weight) of {len(packed)} attention layers "
-                f"stay dense: the first is {packed[0]}."
-            )
-        if outside := outside_layers(self._model.module):
-            told.append(
-                f"{sum(outside.values()):,} weights lie in no linear layer and no convolution (experts, for "
-                f"example) and stay dense: the first of {len(outside)} tensors is {next(iter(outside))}."
-            )
-        return told
+        if not packed:
+            return told
+        return [
+            *told,
+            f"The packed query, key and value weights (in_proj_weight) of {len(packed)} attention layers "
+            f"stay dense: the first is {packed[0]}.",
+        ]
 
     def _cut(self, share: float, number: int) -> None:
         self._last = cut(
