@@ -43,7 +43,7 @@ from workers.models.save import save_model
 from workers.models.weights import SINGLE
 from workers.patience import patiently
 from workers.pruning.calibration import Calibration
-from workers.pruning.layers import all_of
+from workers.pruning.layers import all_of, resized
 from workers.pruning.make import make_pruner
 from workers.pruning.pruner import Pruner
 from workers.pruning.structured.history import History
@@ -172,9 +172,13 @@ class TorchSession:
 
     def _first_batch(self) -> Bundle:
         size = min(self._spec.fine_tune.batch_size, len(self._bundle.train))
-        train = self._bundle.train.take(torch.arange(size))
-        validation = self._bundle.validation.take(torch.arange(min(size, len(self._bundle.validation))))
-        return replace(self._bundle, train=train, validation=validation)
+        bundle = self._bundle
+        return replace(
+            bundle,
+            train=bundle.train.first(size),
+            validation=bundle.validation.first(size),
+            calibration=bundle.calibration.first(size) if bundle.calibration else None,
+        )
 
     def _example(self, size: int) -> dict[str, torch.Tensor]:
         """A real batch of `size` samples; a small split repeats itself."""
@@ -358,10 +362,11 @@ class TorchSession:
         self._save(self._dense, dense_folder)
         pruned = self._figures(self._model, self._out, outcome.best().metric)
         choice = self._pruner.choice
+        layers = choice if choice.layers else resized(self._model.module, self._dense.module)
         findings = Findings(
             dense=self._figures(self._dense, dense_folder, outcome.dense_metric),
             pruned=pruned,
-            layers=layer_figures(choice if choice.layers else all_of(self._model.module)),
+            layers=layer_figures(layers),
             onnx=self._pruned_onnx,
             benchmark=self._benchmark,
             device=self._device,

@@ -24,6 +24,10 @@ class Split:
         """The samples at `index`, in its order."""
         return Split({name: value[index] for name, value in self.inputs.items()}, self.labels[index])
 
+    def first(self, count: int) -> "Split":
+        """The first `count` samples, or all where there are fewer."""
+        return self.take(torch.arange(min(count, len(self))))
+
 
 @dataclass(frozen=True)
 class Bundle:

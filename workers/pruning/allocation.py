@@ -92,11 +92,7 @@ def overridden_zeros(
     `progress` is how far this round is on the way to the goal, 1 at the end: the shares grow with it. `total`
     zeros are to be made in all. Raises PreflightError where the other layers cannot make what is left.
     """
-    found: dict[str, int] = {}
-    for layer in layers:
-        glob = next((one for one in overrides if fnmatchcase(layer.name, one)), None)
-        if glob is not None:
-            found[layer.name] = round(overrides[glob] * progress * layer.weight.numel())
+    found = {name: round(wanted * progress) for name, wanted in _asked(layers, overrides).items()}
     sizes = {layer.name: layer.weight.numel() for layer in layers}
     room = sum(size for name, size in sizes.items() if name not in found)
     asked = sum(found.values())
@@ -109,6 +105,23 @@ def overridden_zeros(
     return dict(zip(found, counts, strict=True))
 
 
+def override_that_fits(layers: Sequence[Layer], overrides: Mapping[str, float], share: float) -> float:
+    """How much of the overrides a cut to `share` has room for: 1 where it has for all."""
+    asked = sum(_asked(layers, overrides).values())
+    total = share * sum(layer.weight.numel() for layer in layers)
+    return min(1.0, total / asked) if asked else 1.0
+
+
+def _asked(layers: Sequence[Layer], overrides: Mapping[str, float]) -> dict[str, float]:
+    """Zeros at the end, by name, of the layers that a glob names; the first match counts."""
+    asked = {}
+    for layer in layers:
+        glob = next((one for one in overrides if fnmatchcase(layer.name, one)), None)
+        if glob is not None:
+            asked[layer.name] = overrides[glob] * layer.weight.numel()
+    return asked
+
+
 def _refuse_impossible(asked: int, total: int, room: int, *, slack: int) -> None:
     if asked > total + slack:
         raise PreflightError(
@@ -118,7 +131,7 @@ def _refuse_impossible(asked: int, total: int, room: int, *, slack: int) -> None
     if total - asked > room + slack:
         raise PreflightError(
             f"besides method.overrides {total - asked:,} weights have to go, and the other layers have "
-            f"{room:,}: raise the overrides or lower the goal"
+            f"{room:,}: raise the overrides or lower the goal (of a search: schedule.most)"
         )
 
 
@@ -136,7 +149,7 @@ def ranked_groups(layers: Sequence[Layer], scores: Scores, total: int, *, cap: f
     if sum(limits.values()) < total:
         raise PreflightError(
             f"with method.allocation.cap {cap:g} at most {sum(limits.values()):,} weights can go, and "
-            f"{total:,} have to: raise the cap or lower the goal"
+            f"{total:,} have to: raise the cap or lower the goal (of a search: schedule.most)"
         )
     free, capped = list(layers), list[Group]()
     while total > 0 and (over := _over(free, scores, total, limits)):

@@ -41,7 +41,8 @@ from workers.pruning.sensitivity import sensitivity_curves, zeros_at_least_loss
 
 __all__ = ["CutResult", "cut", "zeros_of"]
 
-_ROUNDING = 1e-9
+_ROUNDING = 2e-6
+"""A spec may give the sparsity of a pattern with six digits: 0.666667 for 1:3."""
 
 
 class _Zeroing(Protocol):

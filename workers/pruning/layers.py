@@ -77,9 +77,28 @@ def packed_attention(module: nn.Module) -> list[str]:
     ]
 
 
+def outside_layers(module: nn.Module) -> dict[str, int]:
+    """How many weights the parameters have that no prunable layer holds, of three axes or more: experts in
+    one tensor, position tables, weights that are computed from others. They stay dense."""
+    held = {id(layer.weight) for layer in prunable_layers(module)}
+    return {
+        name: one.numel()
+        for name, one in module.named_parameters()
+        if id(one) not in held and sum(size > 1 for size in one.shape) >= 3
+    }
+
+
 def all_of(module: nn.Module) -> Choice:
     """Every prunable layer of `module`, and none left out."""
     return Choice(tuple(prunable_layers(module)), {})
+
+
+def resized(module: nn.Module, dense: nn.Module) -> Choice:
+    """Every prunable layer of a `module` that lost units; one with the weight's shape of `dense` stayed."""
+    shapes = {layer.name: layer.weight.shape for layer in prunable_layers(dense)}
+    layers = prunable_layers(module)
+    kept = [layer.name for layer in layers if shapes.get(layer.name) == layer.weight.shape]
+    return Choice(tuple(layers), dict.fromkeys(kept, "its weight keeps its shape"))
 
 
 def choose(layers: Sequence[Layer], method: Unstructured | SemiStructured) -> Choice:

@@ -15,15 +15,18 @@ from schemas.schedule import Search
 from workers.errors import PreflightError
 from workers.evaluate import metric_of
 from workers.figures import gzip_bytes
+from workers.pruning.allocation import override_that_fits
 from workers.pruning.calibration import Calibration, drawn
 from workers.pruning.cut import CutResult, cut, zeros_of
-from workers.pruning.layers import Choice, choose, packed_attention, prunable_layers
+from workers.pruning.layers import Choice, choose, outside_layers, packed_attention, prunable_layers
 from workers.pruning.nm import eligible
 from workers.pruning.permutation import permute_for
 from workers.pruning.scores.movement import MovementScores
 from workers.pruning.structured.trace import trace
 from workers.story import Pruned
 
+MOST = 0.999
+"""The largest sparsity that a goal in `size` may ask for."""
 SIZE_TRIES = 10
 """Halvings of the sparsity in which a goal in `size` is met: to a thousandth."""
 
@@ -55,7 +58,9 @@ class MaskPruner:
         return None if movement is None else lambda: movement.update(self._choice.pruned)
 
     def prune(self, share: float, number: int) -> None:
-        if isinstance(self._method, SemiStructured) and self._method.permute and not self._notes:
+        # a model that another attempt has cut was permuted by it, and its zeros hang on that order
+        first = number <= 1 and not self._notes
+        if isinstance(self._method, SemiStructured) and self._method.permute and first:
             self._permute(self._method)
         if self._counts_bytes:
             self._cut_to_size(share, number)
@@ -83,15 +88,18 @@ class MaskPruner:
         return list(self._last.curves) if self._last else []
 
     def notes(self) -> list[str]:
-        packed = packed_attention(self._model.module)
         told = [*self._notes, *(self._last.notes if self._last else [])]
-        if not packed:
-            return told
-        return [
-            *told,
-            f"The packed query, key and value weights (in_proj_weight) of {len(packed)} attention layers "
-            f"stay dense: the first is {packed[0]}.",
-        ]
+        if packed := packed_attention(self._model.module):
+            told.append(
+                f"The packed query, key and value weights (in_proj_weight) of {len(packed)} attention layers "
+                f"stay dense: the first is {packed[0]}."
+            )
+        if outside := outside_layers(self._model.module):
+            told.append(
+                f"{sum(outside.values()):,} weights lie in no linear layer and no convolution (experts, for "
+                f"example) and stay dense: the first of {len(outside)} tensors is {next(iter(outside))}."
+            )
+        return told
 
     def _cut(self, share: float, number: int) -> None:
         self._last = cut(
@@ -107,25 +115,44 @@ class MaskPruner:
         )
 
     def _progress(self, share: float) -> float:
-        """How much of an override is due: all of it where there is no way of rounds to a goal in sparsity."""
+        """How much of an override is due: as much as there is room for, where there is no way of rounds to a
+        goal in sparsity."""
         if isinstance(self._spec.schedule, Search) or self._counts_bytes:
-            return 1.0
+            overrides = self._method.overrides if isinstance(self._method, Unstructured) else {}
+            return override_that_fits(self._choice.pruned, overrides, share)
         return min(1.0, share / self._spec.removed_after(self._spec.rounds_in_all()))
 
     def _cut_to_size(self, share: float, number: int) -> None:
-        """Bisect the sparsity until the compressed file is as small as asked."""
+        """Bisect the sparsity until the compressed file is as small as asked.
+
+        Raises PreflightError where no sparsity makes it so.
+        """
         layers = self._choice.pruned
         before = [layer.weight.detach().clone() for layer in layers]
-        low, high = 0.0, 0.999
+        low, high = 0.0, MOST
         for _ in range(SIZE_TRIES):
             middle = (low + high) / 2
-            self._cut(middle, number)
-            too_large = compressed_bytes(self._model.module) > (1 - share) * self._dense_bytes
-            low, high = (middle, high) if too_large else (low, middle)
+            low, high = (middle, high) if self._is_too_large(middle, share, number) else (low, middle)
             with torch.no_grad():
                 for layer, weights in zip(layers, before, strict=True):
                     layer.weight.copy_(weights)
         self._cut(high, number)
+        left = compressed_bytes(self._model.module) / self._dense_bytes
+        if high == MOST and left > 1 - share:
+            raise PreflightError(
+                f"goal.size: {1 - share:.1%} shall remain after compression, and {left:.1%} remain when "
+                f"{MOST:.1%} of the weights of the pruned layers are zero: raise the goal, or widen "
+                "method.include"
+            )
+
+    def _is_too_large(self, sparsity: float, share: float, number: int) -> bool:
+        """Whether the file is larger than asked for after a cut, which stays; no where caps or overrides do
+        not allow so many zeros."""
+        try:
+            self._cut(sparsity, number)
+        except PreflightError:
+            return False
+        return compressed_bytes(self._model.module) > (1 - share) * self._dense_bytes
 
     def _evaluate(self) -> float:
         """The metric on calibration samples, to measure sensitivity by."""

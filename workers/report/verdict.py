@@ -15,6 +15,8 @@ _SPEED = {
     Verdict.unstable: "too unstable to judge",
 }
 
+_ROUNDING = 1e-9
+
 
 def verdict_sentence(
     *,
@@ -45,7 +47,7 @@ def verdict_sentence(
     elif reached:
         head = f"Goal reached: {what}"
     else:
-        head = f"Goal of {percent(goal, 1)} not reached, because {_why(rounds)}: {what}"
+        head = f"Goal of {percent(goal, 1)} not reached, because {_why(rounds, goal)}: {what}"
     return "; ".join([head, metric, *_quantized(stages), f"{_speed(benchmark)}."])
 
 
@@ -60,10 +62,12 @@ def _quantized(stages: Sequence[Stage]) -> list[str]:
     return [f"{percent(stage.metric)} quantized" for stage in stages if stage.name == "quantized"]
 
 
-def _why(rounds: Sequence[Round]) -> str:
+def _why(rounds: Sequence[Round], goal: float) -> str:
     broken = [each for each in rounds if not each.held]
     if broken:
         return f"round {broken[0].number} at {percent(share_removed(broken[0]), 1)} fell below the floor"
+    if rounds and rounds[-1].target >= goal - _ROUNDING:
+        return "the last round came out at less than it aimed at"
     return "the budget allows no more rounds"
 
 

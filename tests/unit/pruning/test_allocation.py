@@ -9,7 +9,13 @@ from torch import nn
 from tests.unit.pruning.cuts import ERK, LAMP, UNIFORM, WEIGHTS, cut_module, masks, nudged, zeros
 from tests.unit.pruning.small import small_module
 from workers.errors import PreflightError
-from workers.pruning.allocation import erk_zeros, overridden_zeros, shared_out, uniform_zeros
+from workers.pruning.allocation import (
+    erk_zeros,
+    overridden_zeros,
+    override_that_fits,
+    shared_out,
+    uniform_zeros,
+)
 from workers.pruning.layers import Layer, prunable_layers
 
 
@@ -213,6 +219,15 @@ def test_an_override_below_what_is_zero_already_leaves_those_zeros():
 def test_overrides_that_go_beyond_the_goal_are_refused():
     with pytest.raises(PreflightError, match=r"method\.overrides alone zero 1,555 weights, and 936"):
         cut_module(small_module(), 0.5, overrides={"3": 0.9})
+
+
+@pytest.mark.parametrize(("share", "fits"), [(0.25, 0.5), (0.5, 1.0), (0.9, 1.0)])
+def test_overrides_fit_as_far_as_the_cut_has_room(share: float, fits: float):
+    layers = layers_of(nn.Linear(10, 10), nn.Linear(10, 10))
+
+    assert override_that_fits(layers, {"*": 0.5}, share) == pytest.approx(fits)
+    assert override_that_fits(layers, {}, share) == 1.0
+    assert override_that_fits(layers, {"0": 0.0}, share) == 1.0
 
 
 def test_overrides_that_leave_too_little_to_cut_are_refused():

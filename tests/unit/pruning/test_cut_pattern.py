@@ -48,6 +48,16 @@ def test_the_whole_share_makes_the_pattern(kind: str, n: int, m: int):
     assert result.zeros == sum(zeros(module)) == (2304 + 384) * (m - n) // m
 
 
+@pytest.mark.parametrize("kind", ["magnitude", "sparsegpt"])
+def test_a_share_with_six_digits_makes_the_whole_pattern(kind: str):
+    module = nn.Sequential(nn.Conv2d(1, 12, 3, padding=1), nn.Flatten(), nn.Linear(432, 3))
+
+    result = cut_pattern(module, 0.666666, kind, n=1, m=3)
+
+    assert all(holds(weight, 1, 3, kind="Linear") for weight in parts(module))
+    assert result.zeros == 864
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks_grow_to_the_exact_pattern_over_rounds(kind: str):
     module = network()

@@ -1,6 +1,7 @@
 """Which layers are found, and which are chosen."""
 
 import pytest
+import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from transformers.pytorch_utils import Conv1D
@@ -9,7 +10,7 @@ from schemas.allocation import UniformAllocation
 from schemas.method import Unstructured
 from tests.unit.pruning.small import small_module
 from workers.errors import PreflightError
-from workers.pruning.layers import choose, packed_attention, prunable_layers
+from workers.pruning.layers import choose, outside_layers, packed_attention, prunable_layers, resized
 
 
 def test_finds_linear_and_convolution_layers_in_module_order():
@@ -110,3 +111,23 @@ def test_a_head_that_is_its_embedding_stays_dense_unless_it_is_named():
     assert [layer.name for layer in choice.pruned] == ["hidden"]
     assert "the embedding's too" in choice.reasons["head"]
     assert [layer.name for layer in named.pruned] == ["hidden", "head"]
+
+
+def test_layers_that_lost_no_units_say_so():
+    dense = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 6))
+    pruned = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 6), nn.Linear(6, 6))
+
+    choice = resized(pruned, dense)
+
+    assert [layer.name for layer in choice.pruned] == ["0", "1"]
+    assert choice.reasons == {"2": "its weight keeps its shape"}
+
+
+def test_names_weights_that_lie_in_no_layer():
+    module = nn.Sequential(nn.Conv2d(2, 4, 3), weight_norm(nn.Conv1d(4, 4, 3)), nn.Embedding(3, 3))
+    module.experts = nn.Parameter(torch.zeros(4, 6, 5))
+    module.token = nn.Parameter(torch.zeros(1, 1, 8))
+
+    found = outside_layers(module)
+
+    assert found == {"experts": 120, "1.parametrizations.weight.original1": 48}

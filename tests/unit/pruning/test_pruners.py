@@ -75,6 +75,78 @@ def test_a_permutation_is_made_once_and_told():
     assert pruner.pruned().sparsity == 0.5
 
 
+def test_a_job_that_goes_on_elsewhere_keeps_the_order_of_its_channels():
+    first, _, before = pruner_for(
+        goal={"sparsity": 0.5}, method={"pattern": "semi_structured", "permute": True}
+    )
+    before.prune(0.25, 1)
+    model, _, pruner = pruner_for(
+        goal={"sparsity": 0.5}, method={"pattern": "semi_structured", "permute": True}
+    )
+    pruner.reset(before.surgery())
+    model.module.load_state_dict(first.module.state_dict())
+
+    before.prune(0.5, 2)
+    pruner.prune(0.5, 2)
+
+    for name, weights in first.module.state_dict().items():
+        assert torch.equal(weights, model.module.state_dict()[name]), name
+
+
+def test_weights_that_lie_in_no_layer_are_told():
+    model, _, pruner = pruner_for()
+    assert pruner.notes() == []
+
+    model.module.experts = torch.nn.Parameter(torch.ones(2, 3, 4))
+
+    assert pruner.notes() == [
+        "24 weights lie in no linear layer and no convolution (experts, for example) and stay dense: the "
+        "first of 1 tensors is experts."
+    ]
+
+
+def test_a_size_that_no_sparsity_makes_is_refused():
+    _, _, pruner = pruner_for(goal={"size": 0.01})
+
+    with pytest.raises(PreflightError, match=r"goal\.size: 1\.0% shall remain after compression"):
+        pruner.prune(0.99, 0)
+
+
+@pytest.mark.parametrize(
+    ("goal", "method"),
+    [
+        (0.6, {"allocation": {"kind": "global", "cap": 0.6}}),
+        (0.6, {"overrides": {"3": 0.5}}),
+        (0.9, {"overrides": {"3": 0.8}}),
+    ],
+    ids=str,
+)
+def test_a_size_is_found_within_caps_and_overrides(goal: float, method: dict[str, Any]):
+    _, _, pruner = pruner_for(goal={"size": goal}, method=method)
+
+    pruner.prune(1 - goal, 1)
+
+    assert pruner.pruned().reached == pytest.approx(1 - goal, abs=0.02)
+
+
+def test_a_size_that_a_cap_does_not_allow_is_refused_with_the_cap():
+    _, _, pruner = pruner_for(goal={"size": 0.3}, method={"allocation": {"kind": "global", "cap": 0.6}})
+
+    with pytest.raises(PreflightError, match=r"with method\.allocation\.cap 0\.6 at most"):
+        pruner.prune(0.7, 1)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.53, 0.5), (0.25, 0.25 * 1872 / 1728)])
+def test_a_search_gives_overrides_as_much_as_there_is_room_for(share: float, expected: float):
+    model, _, pruner = pruner_for(goal=None, schedule={"kind": "search"}, method={"overrides": {"3": 0.5}})
+
+    pruner.prune(share, 1)
+
+    assert pruner.pruned().sparsity == pytest.approx(share, abs=1e-3)
+    weight = model.module[3].weight
+    assert float((weight == 0).float().mean()) == pytest.approx(expected, abs=1e-3)
+
+
 def test_a_size_is_met_after_compression():
     _, _, pruner = pruner_for(goal={"size": 0.5})
 
@@ -145,6 +217,18 @@ def test_a_goal_that_cannot_be_met_is_refused_with_the_remedies():
 
     with pytest.raises(PreflightError, match=r"lower method\.round_to"):
         pruner.prune(0.99, 1)
+
+
+def test_a_search_takes_all_that_may_go_and_then_nothing_more():
+    _, _, pruner = pruner_for(goal=None, schedule={"kind": "search"}, method={**STRUCTURED, "round_to": 8})
+
+    pruner.prune(0.95, 1)
+    reached, surgery = pruner.pruned().reached, pruner.surgery()
+    pruner.prune(0.95, 2)
+
+    assert reached is not None
+    assert 0.5 < reached < 0.95
+    assert pruner.surgery() == surgery
 
 
 def test_latency_is_measured_and_reached():

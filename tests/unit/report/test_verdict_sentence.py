@@ -51,6 +51,14 @@ def test_blames_the_budget_where_every_round_held():
     assert "because the budget allows no more rounds" in sentence
 
 
+def test_does_not_blame_the_budget_where_the_last_round_aimed_at_the_goal():
+    rounds = [one.model_copy(update={"target": 0.8}) for one in sample_rounds()[:1]]
+
+    sentence = verdict_sentence(**FIGURES, reached=False, removed=0.76, rounds=rounds, benchmark=None)
+
+    assert "because the last round came out at less than it aimed at" in sentence
+
+
 def test_does_not_speak_of_speed_that_was_not_measured():
     sentence = verdict_sentence(**FIGURES, reached=True, removed=0.8, rounds=[], benchmark=None)
 

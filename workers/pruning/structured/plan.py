@@ -46,23 +46,28 @@ def choose_groups(graph: DependencyGraph, method: Structured) -> Chosen:
         ("overrides", method.overrides),
     ):
         _refuse_idle_globs(field, globs, names)
+    chosen = that_may_shrink(graph, method)
+    if not chosen.groups:
+        told = "; ".join(f"{name}: {reason}" for name, reason in list(chosen.reasons.items())[:_NAMES_SHOWN])
+        raise PreflightError(
+            f"no units are left to remove ({told}): widen method.include or method.units, "
+            "or narrow method.exclude"
+        )
+    return chosen
+
+
+def that_may_shrink(graph: DependencyGraph, method: Structured) -> Chosen:
+    """The same split of a model that may have been cut before, where nothing may be left: no refusals."""
     reasons = dict(graph.frozen)
     for group in graph.groups:
         if reason := _reason(group, method):
             reasons[group.name] = reason
     if isinstance(method.allocation, UniformAllocation) and method.allocation.keep_first_and_last:
         # the last layer makes the scores, which never go; a transformer's first layer makes the hidden size
-        first = next(iter(graph.groups))
-        if first.kind == "channels":
+        first = next(iter(graph.groups), None)
+        if first is not None and first.kind == "channels":
             reasons.setdefault(first.name, "first layer, kept dense by uniform allocation")
-    chosen = Chosen(tuple(group for group in graph.groups if group.name not in reasons), reasons)
-    if not chosen.groups:
-        told = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:_NAMES_SHOWN])
-        raise PreflightError(
-            f"no units are left to remove ({told}): widen method.include or method.units, "
-            "or narrow method.exclude"
-        )
-    return chosen
+    return Chosen(tuple(group for group in graph.groups if group.name not in reasons), reasons)
 
 
 def layers_of(group: Group) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from schemas.job_spec import JobSpec
 from schemas.method import Structured
 from schemas.report import Curve, GroupFigures
+from schemas.schedule import Search
 from workers.models.loaded import Batch, LoadedModel
 from workers.pruning.calibration import Calibration
 from workers.pruning.layers import Choice
@@ -13,7 +14,7 @@ from workers.pruning.structured.graph import DependencyGraph, Removal
 from workers.pruning.structured.history import History, replay
 from workers.pruning.structured.latency import latency_after
 from workers.pruning.structured.measures import bytes_after, macs_after, parameters_after
-from workers.pruning.structured.plan import choose_groups, override_of, plan, step_of
+from workers.pruning.structured.plan import choose_groups, override_of, plan, step_of, that_may_shrink
 from workers.pruning.structured.scores import unit_scores
 from workers.pruning.structured.search import reach, trimmed
 from workers.pruning.structured.surgery import remove
@@ -58,7 +59,10 @@ class UnitPruner:
         remaining = self._remaining(graph)
         if self._history.rounds and remaining({}) <= 1 - share:
             return  # the last round went beyond its own share, as widths are whole
-        chosen = choose_groups(graph, self._method)
+        chosen = that_may_shrink(graph, self._method)
+        searches = isinstance(self._spec.schedule, Search)
+        if searches and not chosen.groups:
+            return
         scores = unit_scores(
             self._model.module,
             chosen.groups,
@@ -75,11 +79,14 @@ class UnitPruner:
                 chosen.groups, scores, self._method, units, dense_sizes=self._sizes, progress=progress
             )
 
-        removal = reach(remaining, planner, 1 - share)
+        wanted = 1 - share
+        if searches:
+            wanted = max(wanted, remaining(planner(1.0)))  # a search takes what there is
+        removal = reach(remaining, planner, wanted)
         if self._quantity != "latency":  # which takes seconds to measure, and is never the same twice
             free = [group for group in chosen.groups if override_of(group, self._method) is None]
             steps = {group.name: step_of(group, self._method.round_to) for group in free}
-            removal = trimmed(remaining, removal, steps, scores, 1 - share)
+            removal = trimmed(remaining, removal, steps, scores, wanted)
         if removal:
             self._history = self._history.after(remove(self._model.module, graph, removal))
 

@@ -14,6 +14,8 @@ TOLERANCE = 0.02
 CLOSE = 0.002
 """Closer is not looked for."""
 HALVINGS = 12
+_ROUNDING = 1e-9
+"""Of shares: what remains comes as 1 - (1 - goal)."""
 
 Measure = Callable[[Removal], float]
 Planner = Callable[[float], Removal]
@@ -30,7 +32,7 @@ def reach(measure: Measure, planner: Planner, remaining: float) -> Removal:
     """
     best = planner(1.0)
     left = measure(best)
-    if left > remaining:
+    if left > remaining + _ROUNDING:
         raise PreflightError(
             f"goal: {remaining:.1%} shall remain, and {left:.1%} remain when all that may go is gone: "
             "raise the goal, raise allocation.cap, lower method.round_to, or exclude less"

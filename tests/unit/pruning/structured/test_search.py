@@ -101,6 +101,15 @@ def test_a_goal_that_needs_all_that_may_go_takes_it():
     assert measure(reach(measure, steps, least)) == least
 
 
+@given(st.floats(0.01, 0.99))
+def test_what_remains_is_not_refused_for_the_last_digit_of_a_float(least: float):
+    everything: Removal = {"layer0": np.arange(4)}
+
+    found = reach(lambda removal: least if removal else 1.0, lambda _: everything, 1 - (1 - least))
+
+    assert found == everything
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(2, 64), min_size=1, max_size=8),
