@@ -1,7 +1,6 @@
 """The pruning spec: what a user asks for. Four lines are enough; the rest has defaults."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -15,27 +14,8 @@ from schemas.method import Method, Structured, Unstructured
 from schemas.quantize import NoQuantization, Quantize
 from schemas.round import Round
 from schemas.schedule import Iterative, Schedule, Search
+from schemas.task import Task
 from schemas.wire import DeviceClass
-
-
-class Task(StrEnum):
-    """What the model does, and with it the metric: top-1 accuracy of a classifier; of a language model the
-    probability that it gives to the token that comes, which is 1 / perplexity."""
-
-    image_classification = "image-classification"
-    text_classification = "text-classification"
-    causal_lm = "causal-lm"
-
-    @property
-    def reads_text(self) -> bool:
-        """Its input is text, and the model folder has a tokenizer."""
-        return self is not Task.image_classification
-
-    @property
-    def metric_name(self) -> str:
-        """The metric, for a reader."""
-        return "token probability" if self is Task.causal_lm else "top-1 accuracy"
-
 
 _LATER_TASKS = {
     name: "use 'image-classification', 'text-classification' or 'causal-lm'"
@@ -66,9 +46,7 @@ class DataRef(Spec):
     @property
     def input_name(self) -> str:
         """The column of the inputs."""
-        if self.input_column is not None:
-            return self.input_column
-        return "text" if self.task.reads_text else "image"
+        return self.input_column or self.task.input_column
 
 
 ExportFormat = Annotated[

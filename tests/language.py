@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from tests.tiny import FILLERS, SPECIAL, WORDS, write_parquet
 from workers.models.loaded import Batch, LoadedModel
 
@@ -34,7 +34,7 @@ def llama(folder: Path, *, seed: int = 0) -> LoadedModel:
     return LoadedModel(
         module=module,
         architecture="transformers/LlamaForCausalLM",
-        task=Task.text_classification,
+        task=Task.causal_lm,
         classes=len(VOCABULARY),
         folder=folder,
         image_size=None,

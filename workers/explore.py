@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
-from schemas.job_spec import JobSpec, Task
+from schemas.job_spec import JobSpec
 from schemas.method import Structured, Unstructured
 from schemas.report import Curve
+from schemas.task import Task
 from workers.errors import PreflightError
 from workers.evaluate import metric_of
 from workers.models.loaded import Batch, LoadedModel

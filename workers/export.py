@@ -14,8 +14,8 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
-from schemas.job_spec import Task
 from schemas.report import OnnxCheck
+from schemas.task import Task
 from workers.errors import PreflightError
 from workers.models.loaded import Batch, LoadedModel
 

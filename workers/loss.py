@@ -1,4 +1,4 @@
-"""The loss of every task: cross-entropy of scores against labels, over samples or over tokens."""
+"""The two losses of classifiers: cross-entropy against labels, and divergence from a teacher's scores."""
 
 import torch.nn.functional as F  # noqa: N812 - its name everywhere
 from torch import Tensor
@@ -18,3 +18,11 @@ def cross_entropy(
         label_smoothing=label_smoothing,
         reduction=reduction,
     )
+
+
+def softened_divergence(scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """T² · KL(teacher ‖ student) of softened scores [N, classes] or [N, T, classes] (Hinton et al. 2015,
+    section 2): mean over samples, or over tokens."""
+    student = F.log_softmax(scores.flatten(0, -2) / temperature, dim=-1)
+    target = F.log_softmax(wanted.flatten(0, -2) / temperature, dim=-1)
+    return F.kl_div(student, target, reduction="batchmean", log_target=True) * temperature**2

@@ -12,19 +12,20 @@ from schemas.artifact import Artifact
 from schemas.benchmark import BenchmarkResult
 from schemas.goal import Goal
 from schemas.job import Step
-from schemas.job_spec import JobSpec, Task
+from schemas.job_spec import JobSpec
 from schemas.report import Curve, GroupFigures, LayerFigures, ModelFigures, Report, Stage
 from schemas.round import share_removed
+from schemas.task import Task
 from service.store.blobs import Blobs, media_type
 from workers.environment import environment
 from workers.export import OnnxExport
 from workers.link import Meter
 from workers.messages import DoneMessage, JobOrder
 from workers.patience import patiently
-from workers.perplexity import perplexity
 from workers.report.page import render_html
 from workers.report.verdict import verdict_sentence
 from workers.story import Outcome
+from workers.tasks.language import perplexity
 
 EXACT, CLOSE = 1e-4, 0.02
 """Distance from the goal at which it counts as reached. Zeros are exact; widths are whole, latency is never

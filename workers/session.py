@@ -183,8 +183,9 @@ class TorchSession:
     def _example(self, size: int) -> dict[str, torch.Tensor]:
         """A real batch of `size` samples; a small split repeats itself."""
         index = torch.arange(size) % len(self._bundle.validation)
-        inputs = self._bundle.transform(self._bundle.validation.take(index).inputs)
-        return {name: value.to(self._device) for name, value in inputs.items()}
+        samples = self._bundle.validation.take(index)
+        inputs, _ = next(self._bundle.batches(samples, size, device=self._device))
+        return inputs
 
     def baseline(self, meter: Meter) -> float:
         """The dense model's metric."""
@@ -300,9 +301,9 @@ class TorchSession:
                 self._quantized = quantize(
                     spec,
                     self._pruned_onnx.files[0],
+                    self._model,
                     self._bundle,
                     self._out,
-                    classes=self._model.classes,
                     seed=self._spec.seed,
                     threads=self._order.threads,
                     pattern=(method.n, method.m) if isinstance(method, SemiStructured) else None,

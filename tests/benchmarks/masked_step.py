@@ -16,8 +16,8 @@ import torchvision
 from torch import Tensor, nn
 
 from schemas.fine_tune import FineTune
-from schemas.job_spec import Task
 from schemas.method import Unstructured
+from schemas.task import Task
 from tests.benchmarks.bar import finish
 from workers.models.loaded import LoadedModel
 from workers.pruning.cut import cut, zeros_of

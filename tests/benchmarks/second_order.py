@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from schemas.criteria import SparseGpt, Wanda
-from schemas.job_spec import Task
 from schemas.method import Unstructured
+from schemas.task import Task
 from tests.benchmarks.bar import finish
 from workers.data.bundle import Bundle, Split
 from workers.models.loaded import LoadedModel

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from workers.models.loaded import Batch, LoadedModel
 
 BATCH = 2

@@ -10,7 +10,7 @@ from schemas.fine_tune import FineTune
 from schemas.job_spec import DataRef
 from workers.data.load import load_bundle
 from workers.determinism import make_deterministic, seed_everything
-from workers.evaluate import accuracy
+from workers.evaluate import metric_of
 from workers.fine_tune import fine_tune
 from workers.models.load import load_model
 from workers.models.save import save_model
@@ -54,7 +54,7 @@ def trained(
         on_step=lambda _: None,
         evaluate_epoch=None,
     )
-    reached = accuracy(model, bundle, batch_size=256, on_batch=lambda *_: None)
+    reached = metric_of(model, bundle, batch_size=256, on_batch=lambda *_: None)
     seconds = time.process_time() - started
     print(f"{folder.name}: {reached:.2%} after {seconds:.0f} s of CPU", file=sys.stderr, flush=True)
     if reached < least:

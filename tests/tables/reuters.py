@@ -12,7 +12,8 @@ import pyarrow.parquet
 from transformers import BertForSequenceClassification
 
 from schemas.fine_tune import AdamW, FineTune
-from schemas.job_spec import DataRef, Task
+from schemas.job_spec import DataRef
+from schemas.task import Task
 from tests.tables.packages import MINILM, REUTERS, unpack
 from tests.tables.places import DATA, ZOO
 from tests.tables.prepare import trained

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from schemas.benchmark import BenchmarkSpec, Comparison
-from schemas.job_spec import Task
+from schemas.task import Task
 from tests.tables.assets import local
 from tests.tables.places import CACHE
 from tests.tables.plan import Case

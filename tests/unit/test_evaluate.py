@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.unit.pruning.small import loaded, small_bundle, small_module
 from workers.errors import ModelError, Stopped
-from workers.evaluate import accuracy
+from workers.evaluate import metric_of
 
 
 class Guess(nn.Module):
@@ -26,7 +26,7 @@ def ignore(done: int, of: int) -> None:
 
 
 def test_is_the_share_of_right_answers():
-    value = accuracy(loaded(Guess()), small_bundle(), batch_size=16, on_batch=ignore)
+    value = metric_of(loaded(Guess()), small_bundle(), batch_size=16, on_batch=ignore)
 
     assert value == pytest.approx(14 / 40)
 
@@ -34,7 +34,7 @@ def test_is_the_share_of_right_answers():
 def test_does_not_depend_on_the_batch_size():
     model, bundle = loaded(small_module()), small_bundle()
 
-    values = {accuracy(model, bundle, batch_size=size, on_batch=ignore) for size in (1, 7, 40, 64)}
+    values = {metric_of(model, bundle, batch_size=size, on_batch=ignore) for size in (1, 7, 40, 64)}
 
     assert len(values) == 1
 
@@ -43,7 +43,7 @@ def test_leaves_training_mode():
     model = loaded(Guess())
     model.module.train()
 
-    accuracy(model, small_bundle(), batch_size=16, on_batch=ignore)
+    metric_of(model, small_bundle(), batch_size=16, on_batch=ignore)
 
     assert not model.module.training
 
@@ -51,7 +51,7 @@ def test_leaves_training_mode():
 def test_tells_how_many_batches_are_done():
     seen = []
 
-    accuracy(loaded(Guess()), small_bundle(), batch_size=16, on_batch=lambda *told: seen.append(told))
+    metric_of(loaded(Guess()), small_bundle(), batch_size=16, on_batch=lambda *told: seen.append(told))
 
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
@@ -61,7 +61,7 @@ def test_can_be_stopped_between_batches():
         raise Stopped
 
     with pytest.raises(Stopped):
-        accuracy(loaded(Guess()), small_bundle(), batch_size=16, on_batch=stop)
+        metric_of(loaded(Guess()), small_bundle(), batch_size=16, on_batch=stop)
 
 
 def test_refuses_scores_that_are_nan():
@@ -70,4 +70,4 @@ def test_refuses_scores_that_are_nan():
         model.module[8].bias[0] = float("nan")
 
     with pytest.raises(ModelError, match="answers NaN on the validation split"):
-        accuracy(model, small_bundle(), batch_size=16, on_batch=ignore)
+        metric_of(model, small_bundle(), batch_size=16, on_batch=ignore)

@@ -19,7 +19,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from workers import export
 from workers.errors import PreflightError
 from workers.export import export_onnx

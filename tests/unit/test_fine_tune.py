@@ -11,10 +11,10 @@ from schemas.method import Unstructured
 from tests.unit.pruning.small import loaded, small_bundle, small_module
 from tests.unit.training.runs import STEPS, pruned_model, train
 from workers.errors import DataError, ModelError, OutOfMemory, Stopped
-from workers.evaluate import accuracy
+from workers.evaluate import metric_of
 from workers.fine_tune import FineTuneResult, StepInfo
+from workers.loss import softened_divergence
 from workers.pruning.layers import choose, prunable_layers
-from workers.training.distill import distillation_loss
 from workers.training.optimizer import lr_factor, mixed_precision, optimizer_for
 
 
@@ -43,11 +43,11 @@ def test_zeros_of_layers_left_dense_may_grow():
 def test_learns_back_what_the_cut_took():
     model, choice = pruned_model(0.5)
     bundle = small_bundle()
-    before = accuracy(model, bundle, batch_size=40, on_batch=lambda *_: None)
+    before = metric_of(model, bundle, batch_size=40, on_batch=lambda *_: None)
 
     result = train(model, choice, bundle, epochs=8)
 
-    assert accuracy(model, bundle, batch_size=40, on_batch=lambda *_: None) > max(0.9, before)
+    assert metric_of(model, bundle, batch_size=40, on_batch=lambda *_: None) > max(0.9, before)
     assert result.loss is not None
     assert result.loss < log(3) / 2
 
@@ -162,7 +162,7 @@ def test_a_teacher_pulls_the_student_towards_its_scores():
         train(model, choice, bundle, epochs=4, distill=distill, teacher=teacher)
         with torch.no_grad():
             inputs = dict(bundle.validation.inputs)
-            distances.append(float(distillation_loss(model.logits(inputs), teacher.logits(inputs), 2.0)))
+            distances.append(float(softened_divergence(model.logits(inputs), teacher.logits(inputs), 2.0)))
 
     assert distances[1] < distances[0] / 2
 
@@ -171,7 +171,7 @@ def test_the_distillation_loss_is_the_softened_divergence():
     student, teacher, t = torch.tensor([[1.0, -1.0]]), torch.tensor([[0.5, 2.0]]), 3.0
     p, q = (teacher / t).softmax(-1), (student / t).softmax(-1)
 
-    loss = distillation_loss(student, teacher, t)
+    loss = softened_divergence(student, teacher, t)
 
     assert loss == pytest.approx(float(t**2 * (p * (p / q).log()).sum()))
 

@@ -11,8 +11,9 @@ from workers.data.bundle import Bundle, Split
 from workers.data.language import next_tokens
 from workers.data.normalize import as_they_are
 from workers.errors import ModelError
+from workers.evaluate import judge, metric_of
 from workers.models.loaded import LoadedModel
-from workers.perplexity import TOKENS_AT_A_TIME, perplexity, token_probability
+from workers.tasks.language import PERPLEXITY, TOKENS_AT_A_TIME, perplexity
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def bundle_of(blocks: int, length: int) -> Bundle:
 
 
 def probability(model: LoadedModel, bundle: Bundle, batch_size: int = 4) -> float:
-    return token_probability(model, bundle, batch_size=batch_size, on_batch=lambda *_: None)
+    return metric_of(model, bundle, batch_size=batch_size, on_batch=lambda *_: None)
 
 
 def test_a_model_that_knows_nothing_gives_each_token_the_same_probability(model):
@@ -73,7 +74,7 @@ def test_long_blocks_make_small_batches(tmp_path):
 def test_progress_is_told_after_each_batch(model):
     told = []
 
-    token_probability(model, bundle_of(5, 4), batch_size=2, on_batch=lambda *at: told.append(at))
+    metric_of(model, bundle_of(5, 4), batch_size=2, on_batch=lambda *at: told.append(at))
 
     assert told == [(1, 3), (2, 3), (3, 3)]
 
@@ -87,3 +88,9 @@ def test_scores_of_nan_are_an_error_that_says_so(model):
 
 def test_no_probability_at_all_is_infinite_perplexity():
     assert perplexity(0.0) == math.inf
+
+
+def test_a_report_has_the_perplexity_that_people_quote(model):
+    measured = judge(model, bundle_of(3, 8), batch_size=4, on_batch=lambda *_: None)
+
+    assert measured.others == {PERPLEXITY: pytest.approx(1 / measured.value)}

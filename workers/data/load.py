@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from schemas.job_spec import DataRef, Task
+from schemas.job_spec import DataRef
+from schemas.task import Task
 from workers.data.arrays import to_images, to_tokens
 from workers.data.bundle import Bundle, Split
 from workers.data.files import SplitFiles, find_optional_split, find_split

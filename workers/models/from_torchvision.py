@@ -6,7 +6,7 @@ from typing import Any
 import torchvision
 from torch import Tensor, nn
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from workers.errors import ModelError
 from workers.models.folder import did_you_mean
 from workers.models.loaded import Batch, LoadedModel

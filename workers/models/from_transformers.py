@@ -8,7 +8,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from workers.errors import ModelError
 from workers.models.folder import did_you_mean, listed
 from workers.models.loaded import Batch, LoadedModel

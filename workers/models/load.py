@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from workers.errors import ModelError
 from workers.models.folder import library_of, read_config
 from workers.models.from_timm import load_timm

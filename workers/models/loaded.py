@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from schemas.job_spec import Task
+from schemas.task import Task
+from workers.tasks.kind import Kind
+from workers.tasks.registry import kind_of
 
 Batch = Mapping[str, Tensor]
 """Inputs by argument name, on the model's device: `pixel_values` [N,C,H,W] float, or `input_ids` and
@@ -29,9 +31,17 @@ class LoadedModel:
     """Height and width that the model's own config states; None: it takes images as they are."""
     image_channels: int
     call: Callable[[nn.Module, Batch], Tensor]
+    plugin: Kind | None = None
+    """An operator's own task, in the place of the built-in one."""
+
+    @property
+    def kind(self) -> Kind:
+        """What its task means: loss and metric."""
+        return self.plugin or kind_of(self.task)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Scores [N, classes] of one batch; of a language model [N, T, vocabulary]."""
+        """Scores of one batch, samples first: of a classifier [N, classes], of a language model
+        [N, T, vocabulary]."""
         return self.call(self.module, batch)
 
     @property

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from workers.data.bundle import Bundle, Split
-from workers.loss import cross_entropy
+from workers.data.bundle import Bundle, Samples
 from workers.models.loaded import Batch, LoadedModel
 
 
@@ -36,10 +35,10 @@ class Calibration:
 
     def loss(self, inputs: Batch, labels: Tensor) -> Tensor:
         """Mean loss of one batch, to differentiate."""
-        return cross_entropy(self.model.logits(inputs), labels)
+        return self.model.kind.loss(self.model.logits(inputs), labels)
 
 
-def drawn(split: Split, samples: int, *, seed: int) -> Split:
+def drawn(split: Samples, samples: int, *, seed: int) -> Samples:
     """At most `samples` of the split, without repetition, drawn with `seed`."""
     generator = torch.Generator().manual_seed(seed)
     return split.take(torch.randperm(len(split), generator=generator)[:samples])

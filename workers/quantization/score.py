@@ -5,39 +5,39 @@ from pathlib import Path
 
 import onnxruntime
 import torch
-from torchmetrics.classification import MulticlassAccuracy
 
 from workers.data.bundle import Bundle
-from workers.models.loaded import Batch
+from workers.models.loaded import Batch, LoadedModel
 from workers.quantization.int8 import QuantizationFailed
+from workers.tasks.kind import Measured
 
 
-def onnx_accuracy(
+def judge_onnx(
     path: Path,
+    model: LoadedModel,
     bundle: Bundle,
     *,
-    classes: int,
     batch_size: int,
     threads: int,
     on_batch: Callable[[int, int], None],
-) -> float:
-    """Share of validation samples whose highest score is their label, on the CPU.
+) -> Measured:
+    """The metric of the file that was made of `model`, on the validation split and on the CPU.
 
     `on_batch(done, of)` is called after each batch and may raise Stopped. Raises QuantizationFailed where
     ONNX Runtime does not run the file, or the file answers NaN.
     """
-    session = _session(path, threads)
-    metric = MulticlassAccuracy(num_classes=classes, average="micro")
-    batches = -(-len(bundle.validation) // batch_size)
-    cpu = torch.device("cpu")
-    for number, (inputs, labels) in enumerate(bundle.batches(bundle.validation, batch_size, device=cpu), 1):
-        metric.update(_scores(session, inputs), labels)
+    session, cpu = _session(path, threads), torch.device("cpu")
+    split, measure = bundle.validation, model.kind.measure(model, cpu)
+    size = model.kind.evaluation_batch(batch_size, split.label_shape)
+    batches = -(-len(split) // size)
+    for number, (inputs, labels) in enumerate(bundle.batches(split, size, device=cpu), 1):
+        measure.update(_scores(session, inputs), labels, inputs)
         on_batch(number, batches)
-    return float(metric.compute())
+    return measure.compute()
 
 
 def try_one(path: Path, bundle: Bundle) -> None:
-    """Run the file on one validation sample; raises as `onnx_accuracy` does."""
+    """Run the file on one validation sample; raises as `judge_onnx` does."""
     one = bundle.validation.take(torch.arange(1))
     session = _session(path, threads=1)
     for inputs, _ in bundle.batches(one, 1, device=torch.device("cpu")):

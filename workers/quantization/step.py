@@ -24,7 +24,7 @@ from workers.pruning.layers import Layer
 from workers.quantization.calibrate import Feeds
 from workers.quantization.cluster import cluster_layers
 from workers.quantization.int8 import QuantizationFailed, quantize_onnx
-from workers.quantization.score import onnx_accuracy, try_one
+from workers.quantization.score import judge_onnx, try_one
 from workers.quantization.zeros import broken_patterns, tensors_with_pattern
 
 INT8_FILE = "model.int8.onnx"
@@ -45,10 +45,10 @@ class Quantized:
 def quantize(
     spec: Int8Dynamic | Int8Static,
     source: Path,
+    model: LoadedModel,
     bundle: Bundle,
     folder: Path,
     *,
-    classes: int,
     seed: int,
     threads: int,
     pattern: tuple[int, int] | None,
@@ -63,10 +63,10 @@ def quantize(
         written = Path(scratch) / INT8_FILE
         check = quantize_onnx(source, written, spec, calibration_feeds(spec, bundle, seed=seed))
         on_share(0.5)
-        metric = onnx_accuracy(
+        measured = judge_onnx(
             written,
+            model,
             bundle,
-            classes=classes,
             batch_size=BATCH * 4,
             threads=threads,
             on_batch=lambda done, of: on_share(0.5 + 0.5 * done / of),
@@ -75,7 +75,7 @@ def quantize(
     told = [check.sentence()]
     if pattern is not None:
         told.append(pattern_note(source, folder / INT8_FILE, *pattern))
-    return Quantized(folder / INT8_FILE, metric, " ".join(told))
+    return Quantized(folder / INT8_FILE, measured.value, " ".join(told))
 
 
 def pattern_note(source: Path, int8: Path, n: int, m: int) -> str:

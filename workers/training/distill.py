@@ -1,4 +1,4 @@
-"""What a dense teacher adds to the loss: its scores, and its hidden states."""
+"""What a dense teacher adds to the loss beside its scores: its hidden states."""
 
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -10,14 +10,6 @@ from torch import Tensor, nn
 from workers.errors import PreflightError
 
 _NAMES_SHOWN = 5
-
-
-def distillation_loss(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """T² · KL(teacher ‖ student) of softened scores [N, classes] or [N, T, classes] (Hinton et al. 2015,
-    section 2): mean over samples, or over tokens."""
-    student = F.log_softmax(logits.flatten(0, -2) / temperature, dim=-1)
-    target = F.log_softmax(wanted.flatten(0, -2) / temperature, dim=-1)
-    return F.kl_div(student, target, reduction="batchmean", log_target=True) * temperature**2
 
 
 class HiddenStates:

@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from schemas.fine_tune import Distill, FineTune
-from workers.loss import cross_entropy
 from workers.models.loaded import Batch, LoadedModel
 from workers.pruning.layers import Layer
 from workers.training.average import WeightAverage
-from workers.training.distill import HiddenStates, distillation_loss
+from workers.training.distill import HiddenStates
 from workers.training.masks import MaskUpdates, forget_zeros, mask_gradients
 from workers.training.optimizer import lr_factor, mixed_precision, optimizer_for
 from workers.training.regrow import Regrowth
@@ -112,13 +111,13 @@ class Trainer:
 
     def _loss(self, inputs: Batch, labels: Tensor) -> Tensor:
         logits = self.model.logits(inputs)
-        loss = cross_entropy(logits, labels, label_smoothing=self.spec.label_smoothing)
+        loss = self.model.kind.loss(logits, labels, label_smoothing=self.spec.label_smoothing)
         distill = self.spec.distill
         if distill is None or self.teacher is None:
             return loss
         with torch.no_grad():
             wanted = self.teacher.logits(inputs)
-        softened = distillation_loss(logits, wanted, distill.temperature)
+        softened = self.model.kind.distillation(logits, wanted, distill.temperature)
         loss = (1 - distill.weight) * loss + distill.weight * softened
         return loss if self.hidden is None else loss + distill.hidden_weight * self.hidden.loss()
 

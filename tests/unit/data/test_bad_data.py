@@ -9,7 +9,8 @@ import zlib
 import numpy as np
 import pytest
 
-from schemas.job_spec import DataRef, Task
+from schemas.job_spec import DataRef
+from schemas.task import Task
 from tests import tiny
 from workers.data.load import load_bundle
 from workers.errors import DataError, ModelError

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification, ViTForImageClassification
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from tests import tiny
 from workers.errors import ModelError
 from workers.models.load import load_model

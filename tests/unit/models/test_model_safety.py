@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from tests import tiny
 from workers.errors import ModelError
 from workers.models import weights

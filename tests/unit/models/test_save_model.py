@@ -14,7 +14,7 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from tests import tiny
 from workers.models.load import load_model
 from workers.models.save import save_model

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from workers.data.bundle import Bundle, Split
 from workers.models.loaded import LoadedModel
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from tests.unit.pruning.small import loaded, small_bundle, small_module
 from workers.data.bundle import Bundle, Split
 from workers.errors import ModelError, PreflightError

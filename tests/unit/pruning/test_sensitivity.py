@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemas.report import Curve
 from tests.unit.pruning.cuts import WEIGHTS, calibrated, cut_module, masks, zeros
 from tests.unit.pruning.small import small_module
-from workers.evaluate import accuracy
+from workers.evaluate import metric_of
 from workers.pruning.layers import prunable_layers
 from workers.pruning.sensitivity import sensitivity_curves, zeros_at_least_loss
 
@@ -191,7 +191,7 @@ def test_cuts_by_measured_accuracy_only_grow():
     calibration = calibrated(module)
 
     def evaluate() -> float:
-        return accuracy(calibration.model, calibration.bundle, batch_size=40, on_batch=lambda *_: None)
+        return metric_of(calibration.model, calibration.bundle, batch_size=40, on_batch=lambda *_: None)
 
     before = masks(module)
     for number, share in enumerate((0.4, 0.8), start=1):

@@ -17,7 +17,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from tests.unit.pruning.small import small_module
 from workers.data.bundle import Bundle, Split
 from workers.errors import PreflightError

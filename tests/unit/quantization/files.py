@@ -8,7 +8,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from tests import tiny
 from workers.export import export_onnx
 from workers.models.load import load_model

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 import torch
 
-from schemas.job_spec import Task
 from schemas.quantize import Int8Dynamic, Int8Static
+from schemas.task import Task
 from tests import tiny
 from workers.export import export_onnx
 from workers.models.load import load_model

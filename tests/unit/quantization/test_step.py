@@ -8,14 +8,15 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from schemas.job_spec import DataRef, Task
+from schemas.job_spec import DataRef
 from schemas.quantize import Cluster, Int8Dynamic, Int8Static
+from schemas.task import Task
 from tests import tiny
 from tests.unit.quantization.files import graph
 from workers.data.bundle import Bundle
 from workers.data.load import load_bundle
 from workers.errors import PreflightError, Stopped
-from workers.evaluate import accuracy
+from workers.evaluate import metric_of
 from workers.export import export_onnx
 from workers.figures import gzip_bytes
 from workers.models.load import load_model
@@ -23,7 +24,7 @@ from workers.models.loaded import LoadedModel
 from workers.models.save import save_model
 from workers.pruning.layers import prunable_layers
 from workers.quantization.int8 import QuantizationFailed
-from workers.quantization.score import onnx_accuracy
+from workers.quantization.score import judge_onnx
 from workers.quantization.step import (
     CLUSTERED_FILE,
     INT8_FILE,
@@ -51,39 +52,37 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return model, bundle, export_onnx(model, folder / "model.onnx", example).files[0]
 
 
-def scored(path: Path, bundle: Bundle) -> float:
-    return onnx_accuracy(path, bundle, classes=tiny.CLASSES, batch_size=32, threads=1, on_batch=ignore)
+def scored(path: Path, model: LoadedModel, bundle: Bundle) -> float:
+    return judge_onnx(path, model, bundle, batch_size=32, threads=1, on_batch=ignore).value
 
 
 def test_the_metric_of_the_float_file_is_that_of_the_model(made: Made):
     model, bundle, source = made
 
-    assert scored(source, bundle) == accuracy(model, bundle, batch_size=32, on_batch=ignore)
+    assert scored(source, model, bundle) == metric_of(model, bundle, batch_size=32, on_batch=ignore)
 
 
 def test_the_metric_can_be_stopped_between_batches(made: Made):
-    _, bundle, source = made
+    model, bundle, source = made
 
     def stop(done: int, of: int) -> None:
         raise Stopped
 
     with pytest.raises(Stopped):
-        onnx_accuracy(source, bundle, classes=tiny.CLASSES, batch_size=32, threads=1, on_batch=stop)
+        judge_onnx(source, model, bundle, batch_size=32, threads=1, on_batch=stop)
 
 
 @pytest.mark.parametrize("calibration", ["minmax", "entropy", "percentile"])
 def test_samples_that_do_not_fill_the_last_batch_are_calibrated_with(
     calibration: str, made: Made, tmp_path: Path
 ):
-    _, bundle, source = made
+    model, bundle, source = made
     spec = Int8Static(samples=256, calibration=calibration)  # of 100 that there are: 32, 32, 32, 4
 
-    found = quantize(
-        spec, source, bundle, tmp_path, classes=tiny.CLASSES, seed=0, threads=1, pattern=None, on_share=ignore
-    )
+    found = quantize(spec, source, model, bundle, tmp_path, seed=0, threads=1, pattern=None, on_share=ignore)
 
     assert found.file == tmp_path / INT8_FILE
-    assert found.metric == scored(found.file, bundle)
+    assert found.metric == scored(found.file, model, bundle)
 
 
 def pruned_to_2_4(dense: Path, path: Path) -> Path:
@@ -105,16 +104,16 @@ def unrunnable(path: Path) -> Path:
 
 
 def test_a_file_that_does_not_run_fails_by_its_own_name_and_is_not_left(made: Made, tmp_path: Path):
-    _, bundle, _ = made
+    model, bundle, _ = made
     source = unrunnable(tmp_path / "m.onnx")
 
     with pytest.raises(QuantizationFailed, match="does not run"):
         quantize(
             Int8Dynamic(),
             source,
+            model,
             bundle,
             tmp_path,
-            classes=4,
             seed=0,
             threads=1,
             pattern=None,
@@ -134,13 +133,13 @@ def test_a_model_whose_int8_file_does_not_run_is_refused_before_the_work(made: M
 
 
 def test_stages_have_the_sizes_of_their_files(made: Made, tmp_path: Path):
-    _, bundle, source = made
+    model, bundle, source = made
     found = quantize(
         Int8Static(samples=32),
         source,
+        model,
         bundle,
         tmp_path,
-        classes=4,
         seed=0,
         threads=1,
         pattern=None,
@@ -156,14 +155,14 @@ def test_stages_have_the_sizes_of_their_files(made: Made, tmp_path: Path):
 
 
 def test_the_note_says_whether_the_pattern_holds(made: Made, tmp_path: Path):
-    _, bundle, dense = made
+    model, bundle, dense = made
     source = pruned_to_2_4(dense, tmp_path / "pruned.onnx")
     found = quantize(
         Int8Static(samples=32),
         source,
+        model,
         bundle,
         tmp_path,
-        classes=4,
         seed=0,
         threads=1,
         pattern=None,

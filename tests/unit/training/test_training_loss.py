@@ -8,8 +8,7 @@ from torch import nn
 
 from schemas.fine_tune import Distill, FineTune
 from tests.unit.pruning.small import loaded
-from workers.loss import IGNORED, cross_entropy
-from workers.training.distill import distillation_loss
+from workers.loss import IGNORED, cross_entropy, softened_divergence
 from workers.training.trainer import Trainer
 
 WORDS = 7
@@ -24,10 +23,10 @@ def language_model(seed: int):
 def test_scores_of_tokens_are_compared_token_by_token():
     student, teacher = torch.randn(2, 3, WORDS), torch.randn(2, 3, WORDS)
 
-    loss = distillation_loss(student, teacher, 2.0)
+    loss = softened_divergence(student, teacher, 2.0)
 
     each = [
-        distillation_loss(student[n, t][None], teacher[n, t][None], 2.0) for n in range(2) for t in range(3)
+        softened_divergence(student[n, t][None], teacher[n, t][None], 2.0) for n in range(2) for t in range(3)
     ]
     torch.testing.assert_close(loss, torch.stack(each).mean())
 
@@ -39,7 +38,7 @@ def test_the_loss_of_a_language_model_leaves_ignored_tokens_out(distill):
     labels = torch.cat([batch["input_ids"][:, 1:], torch.full((3, 1), IGNORED)], dim=1)
     expected = cross_entropy(model.logits(batch), labels, label_smoothing=0.1)
     if distill is not None:
-        softened = distillation_loss(model.logits(batch), teacher.logits(batch), 2.0)
+        softened = softened_divergence(model.logits(batch), teacher.logits(batch), 2.0)
         expected = 0.6 * expected + 0.4 * softened
     trainer = Trainer(model, [], FineTune(label_smoothing=0.1, distill=distill), teacher, 2)
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from workers.errors import ModelError
 from workers.models.folder import CONFIG, read_config
 from workers.models.loaded import Batch, LoadedModel

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from tests.unit.pruning.structured import graphs
 from workers.figures import macs_of
 from workers.models.loaded import LoadedModel

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import resnet18
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
-from schemas.job_spec import Task
+from schemas.task import Task
 from tests import tiny
 from tests.unit.pruning.structured import graphs
 from workers.errors import ModelError

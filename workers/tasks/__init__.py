@@ -1,0 +1,1 @@
+"""What a task means to training, judging and exporting a model."""
