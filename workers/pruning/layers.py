@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from schemas.allocation import UniformAllocation
@@ -23,6 +24,7 @@ PRUNABLE = (
 )
 EVERYTHING = ("*",)
 TIED = "its weight is the embedding's too; name it in method.include to cut both"
+HEAD = "head of a language model, dense as in SparseGPT and Wanda; name it in method.include to cut it"
 _NAMES_SHOWN = 5
 
 
@@ -34,8 +36,8 @@ class Layer:
     module: nn.Module
     weight: nn.Parameter
     kind: str
-    is_embedding: bool = False
-    """Its weight is that of an embedding too: the tied head of a language model."""
+    kept: str | None = None
+    """Why it stays dense unless method.include names it: it is the head of a language model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +61,23 @@ def prunable_layers(module: nn.Module) -> list[Layer]:
     layers: list[Layer] = []
     seen: set[int] = set()
     embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    head = _language_head(module)
     for name, part in module.named_modules():
         weight = getattr(part, "weight", None)
         if isinstance(part, PRUNABLE) and isinstance(weight, nn.Parameter) and id(weight) not in seen:
             seen.add(id(weight))
+            kept = TIED if id(weight) in embeddings else HEAD if part is head else None
             kind = next(one.__name__ for one in PRUNABLE if isinstance(part, one))
-            layers.append(Layer(name, part, weight, kind, id(weight) in embeddings))
+            layers.append(Layer(name, part, weight, kind, kept))
     return layers
+
+
+def _language_head(module: nn.Module) -> nn.Module | None:
+    """The layer that gives scores over the vocabulary, where the model is a language model."""
+    if not isinstance(module, PreTrainedModel):
+        return None
+    head: nn.Module | None = module.get_output_embeddings()
+    return head
 
 
 def packed_attention(module: nn.Module) -> list[str]:
@@ -114,8 +126,8 @@ def choose(layers: Sequence[Layer], method: Unstructured | SemiStructured) -> Ch
     reasons = {name: reason for name in names if (reason := _by_glob(name, method))}
     if method.include == EVERYTHING:
         for layer in layers:
-            if layer.is_embedding:
-                reasons.setdefault(layer.name, TIED)
+            if layer.kept is not None:
+                reasons.setdefault(layer.name, layer.kept)
     if _keeps_ends(method):
         for place, name in (("first", names[0]), ("last", names[-1])):
             reasons.setdefault(name, f"{place} layer, kept dense by uniform allocation")

@@ -43,12 +43,20 @@ def verdict_sentence(
     )
     what = f"{percent(removed, 1)} of the {quantity} {is_removed(quantity)}"
     if goal is None:
-        head = f"The most that the floor allows: {what}"
+        head = f"{_most(rounds)}: {what}"
     elif reached:
         head = f"Goal reached: {what}"
     else:
         head = f"Goal of {percent(goal, 1)} not reached, because {_why(rounds, goal)}: {what}"
     return "; ".join([head, metric, *_quantized(stages), f"{_speed(benchmark)}."])
+
+
+def _most(rounds: Sequence[Round]) -> str:
+    """A search that stopped early, by its budget or at the most that it might try, says so."""
+    if all(one.held for one in rounds):
+        return "The most that was tried, and the floor held"
+    least = min(share_removed(one) for one in rounds if not one.held)
+    return f"The most that held, {percent(least, 1)} did not"
 
 
 def is_removed(quantity: str) -> str:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
+from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.pytorch_utils import Conv1D
 
 from schemas.allocation import UniformAllocation
@@ -111,6 +112,21 @@ def test_a_head_that_is_its_embedding_stays_dense_unless_it_is_named():
     assert [layer.name for layer in choice.pruned] == ["hidden"]
     assert "the embedding's too" in choice.reasons["head"]
     assert [layer.name for layer in named.pruned] == ["hidden", "head"]
+
+
+def test_the_head_of_a_language_model_stays_dense_unless_it_is_named():
+    module = AutoModelForCausalLM.from_config(
+        LlamaConfig(
+            vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+        )
+    )
+    layers = prunable_layers(module)
+
+    choice = choose(layers, Unstructured())
+    named = choose(layers, Unstructured(include=("lm_head",)))
+
+    assert "head of a language model" in choice.reasons["lm_head"]
+    assert [layer.name for layer in named.pruned] == ["lm_head"]
 
 
 def test_layers_that_lost_no_units_say_so():

@@ -65,14 +65,20 @@ def test_does_not_speak_of_speed_that_was_not_measured():
     assert sentence.endswith("; speed not measured.")
 
 
-def test_a_search_names_the_most_that_the_floor_allowed():
+def of_search(last_held: bool) -> str:
     figures = {**FIGURES, "goal": None, "quantity": "multiply-accumulates"}
+    rounds = sample_rounds(last_held=last_held)
+    return verdict_sentence(**figures, reached=True, removed=0.794, rounds=rounds, benchmark=None)
 
-    sentence = verdict_sentence(**figures, reached=True, removed=0.625, rounds=[], benchmark=None)
 
-    assert sentence.startswith(
-        "The most that the floor allows: 62.5 % of the multiply-accumulates are gone; accuracy"
+def test_a_search_names_the_most_that_held_and_what_did_not():
+    assert of_search(last_held=False).startswith(
+        "The most that held, 80.0 % did not: 79.4 % of the multiply-accumulates are gone; accuracy"
     )
+
+
+def test_a_search_that_never_broke_the_floor_does_not_speak_of_a_limit():
+    assert of_search(last_held=True).startswith("The most that was tried, and the floor held: 79.4 %")
 
 
 def test_names_the_metric_after_quantization():
