@@ -72,13 +72,12 @@ def _refuse_goal_of_another_pattern(spec: "JobSpec") -> None:
 
 def _refuse_what_needs_labels(spec: "JobSpec") -> None:
     """What is judged by a classifier's scores."""
-    if spec.data.task.value != "causal-lm":
-        return
-    if spec.recipe is not None:
-        raise ValueError("recipe 'auto' is for classifiers: give goal and method for task 'causal-lm'")
-    if spec.quantize.kind.startswith("int8"):
+    task = spec.data.task
+    if spec.recipe is not None and not task.classifies:
+        raise ValueError(f"recipe 'auto' is for classifiers: give goal and method for task '{task}'")
+    if spec.quantize.kind.startswith("int8") and task.is_language_model:
         raise ValueError(
-            "INT8 is not available for task 'causal-lm' in this version: set quantize.kind to 'none'"
+            f"INT8 is not available for task '{task}' in this version: set quantize.kind to 'none'"
         )
 
 

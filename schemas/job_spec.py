@@ -6,48 +6,17 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from schemas.agreement import refuse_what_does_not_go_together
-from schemas.base import Metadata, S3Prefix, Spec, Tag, not_delivered
+from schemas.base import Metadata, Spec, Tag, not_delivered
 from schemas.benchmark import BenchmarkSpec
 from schemas.fine_tune import FineTune
 from schemas.goal import QUANTITIES, Floor, Goal
 from schemas.method import Method, Structured, Unstructured
 from schemas.quantize import NoQuantization, Quantize
+from schemas.refs import DataRef, ModelRef
 from schemas.round import Round
 from schemas.schedule import Iterative, Schedule, Search
 from schemas.task import Task
 from schemas.wire import DeviceClass
-
-_LATER_TASKS = {
-    name: "use 'image-classification', 'text-classification' or 'causal-lm'"
-    for name in ("token-classification", "regression", "segmentation", "detection")
-}
-
-
-class ModelRef(Spec):
-    """A folder in the layout of the Hugging Face hub: `config.json` and `*.safetensors`."""
-
-    uri: S3Prefix = Field(examples=["s3://zoo/fashion-resnet/"])
-
-
-class DataRef(Spec):
-    """A folder with the splits `train` and `validation`, as parquet or `.npz`."""
-
-    uri: S3Prefix = Field(examples=["s3://data/fashion-mnist/"])
-    task: Annotated[Task, not_delivered("task", _LATER_TASKS)] = Task.image_classification
-    input_column: str | None = Field(
-        None, max_length=128, description="Column of the images or texts. Null: 'image' or 'text'."
-    )
-    label_column: str = Field("label", max_length=128)
-    max_length: int = Field(128, ge=1, le=8192, description="Tokens of a text; longer ones are cut.")
-    max_train_samples: int | None = Field(
-        None, ge=1, description="Use this many training samples, drawn with the seed. Null: all."
-    )
-
-    @property
-    def input_name(self) -> str:
-        """The column of the inputs."""
-        return self.input_column or self.task.input_column
-
 
 ExportFormat = Annotated[
     Literal["safetensors", "onnx"],
@@ -105,6 +74,8 @@ ONE_SHOT_EXAMPLE: dict[str, Any] = {
     "schedule": {"kind": "one_shot"},
     "fine_tune": {"epochs": 0},
 }
+
+_WITH_ADAMW = frozenset(Task) - {Task.image_classification, Task.segmentation}
 
 _LATER_FIELDS = {
     "webhook": "poll the job or read its event stream",
@@ -210,10 +181,10 @@ class JobSpec(Spec):
 
 
 def _with_default_optimizer(value: dict[str, Any]) -> dict[str, Any]:
-    """Text models are fine-tuned with AdamW where the spec does not say otherwise."""
+    """Transformers of text, sound and boxes are fine-tuned with AdamW where the spec does not say otherwise."""
     data, fine_tune = value.get("data"), value.get("fine_tune", {})
-    is_text = isinstance(data, dict) and data.get("task") in (Task.text_classification, Task.causal_lm)
-    if is_text and isinstance(fine_tune, dict) and "optimizer" not in fine_tune:
+    adapts = isinstance(data, dict) and data.get("task") in _WITH_ADAMW
+    if adapts and isinstance(fine_tune, dict) and "optimizer" not in fine_tune:
         return {**value, "fine_tune": {**fine_tune, "optimizer": {"kind": "adamw"}}}
     return value
 

@@ -9,7 +9,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from deploy.demo.fashion_mnist import fetch, read
 from schemas.fine_tune import FineTune, Sgd
-from schemas.job_spec import DataRef
+from schemas.refs import DataRef
 from tests.tables.places import DATA, ZOO
 from tests.tables.prepare import trained
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from deploy.demo.fashion_mnist import fetch, read
 from schemas.fine_tune import FineTune, Sgd
-from schemas.job_spec import DataRef
+from schemas.refs import DataRef
 from tests.tables.packages import MOBILENET, unpack
 from tests.tables.places import DATA, ZOO
 from tests.tables.prepare import trained

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from schemas.fine_tune import FineTune
-from schemas.job_spec import DataRef
+from schemas.refs import DataRef
 from workers.data.load import load_bundle
 from workers.determinism import make_deterministic, seed_everything
 from workers.evaluate import metric_of

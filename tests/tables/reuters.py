@@ -12,7 +12,7 @@ import pyarrow.parquet
 from transformers import BertForSequenceClassification
 
 from schemas.fine_tune import AdamW, FineTune
-from schemas.job_spec import DataRef
+from schemas.refs import DataRef
 from schemas.task import Task
 from tests.tables.packages import MINILM, REUTERS, unpack
 from tests.tables.places import DATA, ZOO

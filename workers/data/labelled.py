@@ -1,4 +1,4 @@
-"""From a local data folder to a bundle: every sample checked before anything is trained."""
+"""Images or texts with one class each, from parquet or `.npz`, every sample checked."""
 
 from pathlib import Path
 from typing import Any
@@ -7,35 +7,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from schemas.job_spec import DataRef
+from schemas.refs import DataRef
 from schemas.task import Task
 from workers.data.arrays import to_images, to_tokens
 from workers.data.bundle import Bundle, Split
 from workers.data.files import SplitFiles, find_optional_split, find_split
 from workers.data.images import Decoder, decode
 from workers.data.labels import to_classes
-from workers.data.language import load_language
-from workers.data.memory import MAX_BYTES, Allowance
+from workers.data.memory import Allowance
 from workers.data.normalize import Normalize, as_they_are
 from workers.data.npz import read_arrays
 from workers.data.parquet import open_table
 from workers.data.text import check_ids, tokenize
-from workers.errors import DataError
 from workers.models.folder import read_config
 from workers.models.loaded import LoadedModel
 from workers.models.preprocessing import Preprocessing, read_preprocessing
 
 
-def load_bundle(
-    folder: Path, spec: DataRef, model: LoadedModel, *, seed: int, max_bytes: int = MAX_BYTES
-) -> Bundle:
-    """The splits `train`, `validation` and, where it is there, `calibration`, as `model` takes them.
-
-    `seed` draws `spec.max_train_samples`. All splits together take at most `max_bytes` of memory. DataError
-    says what is wrong with the folder, and which row.
-    """
-    if spec.task is Task.causal_lm:
-        return load_language(folder, spec, model, seed=seed, max_bytes=max_bytes)
+def load_labelled(folder: Path, spec: DataRef, model: LoadedModel, *, seed: int, max_bytes: int) -> Bundle:
+    """Whole samples with a class each: images or texts, from parquet or `.npz`."""
     reader = _Reader(spec, model, Allowance(max_bytes))
     train_files, validation_files = find_split(folder, "train"), find_split(folder, "validation")
     train = reader.read(train_files, spec.max_train_samples, seed)
@@ -47,15 +37,6 @@ def load_bundle(
         as_they_are if reader.preprocessing is None else Normalize(reader.preprocessing),
         None if calibration_files is None else reader.read(calibration_files, None, seed),
     )
-
-
-def require_one_batch(bundle: Bundle, batch_size: int) -> None:
-    """DataError when the train split does not fill one batch."""
-    if len(bundle.train) < batch_size:
-        raise DataError(
-            f"the train split has {len(bundle.train)} samples, fewer than one batch of {batch_size}: "
-            f"set fine_tune.batch_size to {len(bundle.train)} or less, or give more samples"
-        )
 
 
 class _Reader:
@@ -74,8 +55,8 @@ class _Reader:
         return self._from_npz(files, limit, seed) if files.is_npz else self._from_parquet(files, limit, seed)
 
     def _from_parquet(self, files: SplitFiles, limit: int | None, seed: int) -> Split:
-        table = open_table(files, [self.spec.input_name, self.spec.label_column])
-        labels_of = [value for chunk in table.column(self.spec.label_column) for _, value in chunk]
+        table = open_table(files, [self.spec.input_name, self.spec.label_name])
+        labels_of = [value for chunk in table.column(self.spec.label_name) for _, value in chunk]
         labels = self._labels(labels_of, files)
         chosen = _choose(table.rows, limit, seed)
         chunks = table.column(self.spec.input_name, chosen)
@@ -96,7 +77,7 @@ class _Reader:
         return Split(inputs, labels if chosen is None else labels[torch.from_numpy(chosen)])
 
     def _from_npz(self, files: SplitFiles, limit: int | None, seed: int) -> Split:
-        path, label_column = files.paths[0], self.spec.label_column
+        path, label_column = files.paths[0], self.spec.label_name
         name = "input_ids" if self.preprocessing is None else self.spec.input_name
         arrays = read_arrays(
             path,
@@ -125,7 +106,7 @@ class _Reader:
         return {"pixel_values": images}
 
     def _labels(self, values: Any, files: SplitFiles) -> Tensor:
-        where = f"column '{self.spec.label_column}' of the split '{files.split}'"
+        where = f"column '{self.spec.label_name}' of the split '{files.split}'"
         return to_classes(values, classes=self.model.classes, label2id=self.label2id, where=where)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from schemas.job_spec import DataRef
+from schemas.refs import DataRef
 from workers.data.bundle import Bundle, Split
 from workers.data.files import SplitFiles, find_optional_split, find_split
-from workers.data.memory import MAX_BYTES, Allowance
+from workers.data.memory import Allowance
 from workers.data.normalize import as_they_are
 from workers.data.npz import read_arrays
 from workers.data.parquet import open_table
@@ -25,9 +25,7 @@ _BYTES_A_TOKEN = 16
 """An id and a label, both int64."""
 
 
-def load_language(
-    folder: Path, spec: DataRef, model: LoadedModel, *, seed: int, max_bytes: int = MAX_BYTES
-) -> Bundle:
+def load_language(folder: Path, spec: DataRef, model: LoadedModel, *, seed: int, max_bytes: int) -> Bundle:
     """The splits `train`, `validation` and, where it is there, `calibration`, as blocks of tokens.
 
     Parquet: the texts of a split are one stream, each followed by the tokenizer's end-of-sequence token, cut

@@ -11,16 +11,12 @@ from torch import Tensor, nn
 from schemas.task import Task
 from workers.errors import ModelError
 from workers.models.folder import did_you_mean, listed
-from workers.models.loaded import Batch, LoadedModel
+from workers.models.heads import HEADS
+from workers.models.loaded import LoadedModel
 from workers.models.preprocessing import read_preprocessing
 from workers.models.weights import check_finite, mismatch, read_weights
 from workers.pruning.structured.reload import is_pruned, load_pruned
 
-_CLASSES = {
-    Task.image_classification: transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
-    Task.text_classification: transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    Task.causal_lm: transformers.MODEL_FOR_CAUSAL_LM_MAPPING,
-}
 # What the config classes and constructors of some 800 architectures raise on values that they cannot take
 _BAD_CONFIG = (
     ArithmeticError,
@@ -44,35 +40,24 @@ def load_transformers(folder: Path, task: Task, config: dict[str, Any]) -> Loade
     """
     parsed = _parse(folder, config)
     model_class = _model_class(parsed, task, config)
-    speaks = task is Task.causal_lm
-    if not speaks:
-        _check_head(parsed)
+    head = HEADS[task]
+    outputs = head.outputs(parsed)
     if is_pruned(config):
         module = load_pruned(folder, lambda: _built(model_class, parsed))
     else:
         module = _filled(model_class, parsed, read_weights(folder))
     channels = _channels(parsed, task)
-    size = read_preprocessing(folder, channels).size if task is Task.image_classification else None
+    size = read_preprocessing(folder, channels).size if channels else None
     return LoadedModel(
         module=module,
         architecture=f"transformers/{model_class.__name__}",
         task=task,
-        classes=parsed.vocab_size if speaks else parsed.num_labels,
+        classes=outputs,
         folder=folder,
         image_size=size,
         image_channels=channels,
-        call=_token_scores if speaks else _logits,
+        call=head.call,
     )
-
-
-def _logits(module: nn.Module, batch: Batch) -> Tensor:
-    logits: Tensor = module(**batch).logits
-    return logits
-
-
-def _token_scores(module: nn.Module, batch: Batch) -> Tensor:
-    scores: Tensor = module(**batch, use_cache=False).logits
-    return scores
 
 
 def _parse(folder: Path, config: dict[str, Any]) -> Any:
@@ -92,27 +77,20 @@ def _parse(folder: Path, config: dict[str, Any]) -> Any:
 
 
 def _model_class(parsed: Any, task: Task, config: dict[str, Any]) -> Any:
-    if type(parsed) not in _CLASSES[task]:
+    known = HEADS[task].classes
+    if type(parsed) not in known:
         raise ModelError(
             f"config.json: '{parsed.model_type}' has no {task.value} model in transformers: "
             "set data.task to what the model does, or give another model"
         )
-    found = _CLASSES[task][type(parsed)]
+    found = known[type(parsed)]
     classes = found if isinstance(found, tuple) else (found,)
     named = [cls for cls in classes if cls.__name__ in (config.get("architectures") or ())]
     return (named or list(classes))[0]
 
 
-def _check_head(parsed: Any) -> None:
-    if parsed.num_labels < 2 or parsed.problem_type in ("regression", "multi_label_classification"):
-        raise ModelError(
-            f"config.json: the head has {parsed.num_labels} outputs and 'problem_type' is "
-            f"{parsed.problem_type!r}; only single-label classification with two classes or more is supported"
-        )
-
-
 def _channels(parsed: Any, task: Task) -> int:
-    return int(getattr(parsed, "num_channels", 3)) if task is Task.image_classification else 0
+    return int(getattr(parsed, "num_channels", 3)) if task.reads_images else 0
 
 
 def _built(model_class: Any, parsed: Any) -> nn.Module:

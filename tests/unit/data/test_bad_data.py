@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
-from schemas.job_spec import DataRef
+from schemas.refs import DataRef
 from schemas.task import Task
 from tests import tiny
 from workers.data.load import load_bundle

@@ -8,8 +8,8 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from schemas.job_spec import DataRef
 from schemas.quantize import Cluster, Int8Dynamic, Int8Static
+from schemas.refs import DataRef
 from schemas.task import Task
 from tests import tiny
 from tests.unit.quantization.files import graph
