@@ -26,7 +26,7 @@ def model(tmp_path: Path) -> LoadedModel:
 
 
 def spec(**fields: object) -> DataRef:
-    return DataRef.model_validate({"uri": "s3://data/tales/", "max_length": 4, **fields})
+    return DataRef.model_validate({"uri": "s3://data/tales/", "task": "causal-lm", "max_length": 4, **fields})
 
 
 def test_texts_become_one_stream_with_an_end_after_each_and_the_rest_goes(tmp_path, model):
