@@ -156,8 +156,6 @@ NOT_YET = [
     ({"benchmark": {"backend": "openvino"}}, "use 'onnxruntime'"),
     ({"benchmark": {"precision": "fp16"}}, "use 'fp32'"),
     ({"benchmark": {"precision": "int8"}}, "use 'fp32'"),
-    ({"data": {**DATA, "task": "token-classification"}}, "use 'image-classification'"),
-    ({"data": {**DATA, "task": "detection"}}, "use 'image-classification'"),
 ]
 
 
