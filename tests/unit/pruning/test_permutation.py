@@ -1,7 +1,7 @@
 """Permuted channels: more magnitude kept, and the same function, whatever the model is made of."""
 
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -189,6 +189,36 @@ def test_the_function_stays_and_more_is_kept(name: str):
     assert kept_share(layers) > share
     assert result.after > result.before
     assert len(result.notes) == 1  # nothing had to be put back
+
+
+@given(
+    widths=st.lists(st.integers(1, 5).map(lambda stripes: 4 * stripes), min_size=2, max_size=4),
+    normed=st.booleans(),
+    images=st.booleans(),
+    seed=st.integers(0, 999),
+)
+@settings(deadline=None, max_examples=25)
+def test_the_function_of_a_chain_of_any_widths_stays(widths, normed, images, seed):
+    torch.manual_seed(seed)
+    module = varied(chain(widths, normed=normed, images=images))
+    example = torch.randn(3, widths[0], 5, 5) if images else torch.randn(5, widths[0])
+    with torch.no_grad():
+        before = module(example)
+
+    permuted(module, lambda one: one(example))
+
+    with torch.no_grad():
+        assert (module(example) - before).abs().max() <= 1e-5 * max(1.0, float(before.abs().max()))
+
+
+def chain(widths: list[int], *, normed: bool, images: bool) -> nn.Module:
+    layers: list[nn.Module] = []
+    for read, made in pairwise(widths):
+        layers.append(nn.Conv2d(read, made, 3, padding=1) if images else nn.Linear(read, made))
+        if normed:
+            layers.append(nn.BatchNorm2d(made) if images else nn.LayerNorm(made))
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 3, 1) if images else nn.Linear(widths[-1], 3))
 
 
 def test_heads_keep_their_order():
