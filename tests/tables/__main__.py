@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
+from schemas.benchmark import Verdict
 from service.cli.errors import CliError
 from service.dev.process import ServerError
 from tests.tables.libraries import prepare, run_library
@@ -12,6 +13,7 @@ from tests.tables.places import RESULTS
 from tests.tables.plan import Case, load_cases
 from tests.tables.results import OURS, Results
 from tests.tables.service import run_cases
+from tests.tables.speed import again
 from tests.tables.table import lines, markdown, order_failures
 
 
@@ -21,7 +23,9 @@ def main() -> int:
     cases = [case for case in load_cases() if _wanted(case, options)]
     results = Results(RESULTS)
     failures: list[str] = []
-    if not options.print:
+    if options.speeds:
+        _measure_speeds_again(cases, results)
+    elif not options.print:
         failures += _measure(cases, results, options.by)
     found = lines(cases, results)
     print(markdown(found))
@@ -63,12 +67,22 @@ def _libraries(cases: list[Case], results: Results) -> list[str]:
     return failures
 
 
+def _measure_speeds_again(cases: list[Case], results: Results) -> None:
+    """Of what other work on the machine made too unstable to judge."""
+    for case in cases:
+        for by in filter(None, (OURS, case.peer)):
+            known = results.of(case, by)
+            if known and any(one.verdict == Verdict.unstable for one in known.speeds):
+                results.add(again(case, known))
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.tables", description=__doc__)
     parser.add_argument("--only", type=int, action="append", metavar="ROW", help="this row; may be repeated")
     parser.add_argument("--case", metavar="TEXT", help="cases whose name contains this")
     parser.add_argument("--seed", type=int, help="this seed alone")
     parser.add_argument("--by", choices=("all", OURS, "libraries"), default="all", help="who is measured")
+    parser.add_argument("--speeds", action="store_true", help="measure unstable speeds again, nothing else")
     parser.add_argument("--print", action="store_true", help="measure nothing: print what is known")
     return parser.parse_args()
 

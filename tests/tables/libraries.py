@@ -15,7 +15,7 @@ from tests.tables.packages import pip
 from tests.tables.places import CACHE, PEERS, VENVS
 from tests.tables.plan import Case
 from tests.tables.results import Result
-from tests.tables.speed import measured
+from tests.tables.speed import file_of, measured
 
 VENV_OF = {"torch_prune": "torch", "torch_pruning": "torch", "llm_compressor": "llm_compressor"}
 
@@ -47,8 +47,10 @@ def run_library(case: Case) -> Result:
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     seconds = time.monotonic() - began
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    pruned = out / "model.onnx"
-    speeds = measured(case, pruned, threads=threads) if pruned.is_file() else []
+    pruned, speeds = out / "model.onnx", []
+    if pruned.is_file():
+        file_of(case, case.peer).parent.mkdir(parents=True, exist_ok=True)
+        speeds = measured(case, pruned.rename(file_of(case, case.peer)), threads=threads)
     print(f"{case.key} by {case.peer}: {found}", file=sys.stderr, flush=True)
     return Result(
         key=case.key,

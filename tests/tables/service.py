@@ -1,5 +1,6 @@
 """The cases through the service: its own Redis, S3, API, steward and worker, and jobs over HTTP."""
 
+import shutil
 import sys
 import tempfile
 import time
@@ -18,7 +19,7 @@ from service.dev.stack import Stack
 from tests.tables.assets import named_by, upload
 from tests.tables.plan import Case
 from tests.tables.results import OURS, Result
-from tests.tables.speed import speed_of, speed_of_texts
+from tests.tables.speed import file_of, speed_of, speed_of_texts
 
 _LOOK_EVERY_S = 2.0
 
@@ -64,11 +65,14 @@ def _result(client: Client, job: Job, case: Case, folder: Path) -> Result:
     report = Report.model_validate(client.get(f"/v1/jobs/{job.id}/report", "The report was not fetched."))
     _say(f"{case.key}: {report.verdict}")
     speeds = [speed_of(one) for one in (report.benchmark.comparisons if report.benchmark else ())]
-    if case.tokens is not None:
+    if report.benchmark is not None:
         wanted = [one for one in list_artifacts(client, job.id) if one.name == "model.onnx"]
         (pruned,) = fetch(client, Output(json=True), job.id, wanted, folder)
-        threads = report.environment.threads
-        speeds.append(speed_of_texts(case, pruned, tokens=case.tokens, threads=threads))
+        file_of(case, OURS).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(pruned, file_of(case, OURS))
+        if case.tokens is not None:
+            threads = report.environment.threads
+            speeds.append(speed_of_texts(case, file_of(case, OURS), tokens=case.tokens, threads=threads))
     where = report.environment
     return Result(
         key=case.key,
