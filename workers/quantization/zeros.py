@@ -9,6 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from workers.onnx_weights import initializers, input_axis, zero_points
+
 _SUFFIX = "_quantized"
 _TURNED = "_Transposed"
 """The quantizer turns a Gemm's weight [O, I] round for a MatMul, under a name of this end."""
@@ -96,7 +98,7 @@ def _holds(dead: Dead, n: int, m: int) -> bool:
 
 def _matrices(model: onnx.ModelProto) -> Iterator[tuple[str, Dead, int]]:
     """(name, where it is zero, input axis) of each weight that a layer multiplies by."""
-    values, points = _initializers(model), _zero_points(model)
+    values, points = initializers(model), zero_points(model)
     sources = {
         node.output[0]: node.input[0]
         for node in model.graph.node
@@ -108,19 +110,13 @@ def _matrices(model: onnx.ModelProto) -> Iterator[tuple[str, Dead, int]]:
         for place in node.input[1:2]:
             name = sources.get(place, place)
             if name in values and values[name].ndim >= 2:
-                yield name, values[name] == points.get(name, 0), _input_axis(node)
-
-
-def _input_axis(node: onnx.NodeProto) -> int:
-    if node.op_type == "Gemm":
-        return 1 if any(one.name == "transB" and one.i for one in node.attribute) else 0
-    return 1 if node.op_type == "Conv" else -2
+                yield name, values[name] == points.get(name, 0), input_axis(node)
 
 
 def _dead(model: onnx.ModelProto) -> dict[str, Dead]:
     """Where each INT8 weight is zero, by the name and in the shape of the float weight."""
-    points, found = _zero_points(model), dict[str, Dead]()
-    for name, value in _initializers(model).items():
+    points, found = zero_points(model), dict[str, Dead]()
+    for name, value in initializers(model).items():
         if not name.endswith(_SUFFIX):
             continue
         dead: Dead = value == points.get(name, 0)
@@ -133,30 +129,6 @@ def _float_name(name: str) -> str:
     return name.removesuffix(_SUFFIX).removesuffix(_TURNED)
 
 
-def _zero_points(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
-    """Of each INT8 weight, in a shape that spreads over the weight's."""
-    values, found = _initializers(model), dict[str, NDArray[np.generic]]()
-    for node in model.graph.node:
-        match node.op_type, list(node.input):
-            case "DequantizeLinear", [weight, _, point] if weight in values and point in values:
-                found[weight] = _spread(values[point], values[weight].ndim, _axis(node))
-            case "MatMulInteger", [_, weight, _, point] if weight in values and point in values:
-                found[weight] = _spread(values[point], values[weight].ndim, -1)
-    return found
-
-
-def _spread(point: NDArray[np.generic], axes: int, axis: int) -> NDArray[np.generic]:
-    if point.size == 1:
-        return point.reshape(())
-    shape = [1] * axes
-    shape[axis] = point.size
-    return point.reshape(shape)
-
-
-def _axis(node: onnx.NodeProto) -> int:
-    return next((int(one.i) for one in node.attribute if one.name == "axis"), 1)
-
-
 def _zeros_of(tensor: onnx.TensorProto) -> Dead | None:
     """None where it is no float of two axes or more."""
     value = numpy_helper.to_array(tensor)
@@ -164,7 +136,3 @@ def _zeros_of(tensor: onnx.TensorProto) -> Dead | None:
         return None
     dead: Dead = value == 0
     return dead
-
-
-def _initializers(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
-    return {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}

@@ -1,0 +1,1 @@
+"""TensorRT: engines with and without sparse kernels, and the proof of which kernels ran."""
