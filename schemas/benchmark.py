@@ -53,6 +53,18 @@ class Latency(Resource):
     samples: int
 
 
+class TimeStatistics(Resource):
+    """Milliseconds of one part of an inference, as trtexec has them. Null: it was not stated."""
+
+    min_ms: float
+    max_ms: float
+    mean_ms: float
+    median_ms: float
+    p90_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
 class Comparison(Resource):
     """Dense against pruned at one batch size."""
 
