@@ -7,11 +7,12 @@ from pydantic import Field
 
 from schemas.base import Resource, Spec, not_delivered
 
-_LATER_BACKENDS = {
-    "tensorrt": "use 'onnxruntime'",
-    "torch": "use 'onnxruntime'",
-    "openvino": "use 'onnxruntime'",
-}
+_LATER_BACKENDS = dict.fromkeys(
+    ("tensorrt", "torch", "torch-compile", "torch-sparse"), "use 'onnxruntime' or 'openvino'"
+)
+RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+"""Backends, for a reader."""
+
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -19,7 +20,8 @@ class BenchmarkSpec(Spec):
     """An interleaved pair: dense and pruned take turns in random order on the same device."""
 
     backend: Annotated[
-        Literal["auto", "onnxruntime", "none"], not_delivered("benchmark backend", _LATER_BACKENDS)
+        Literal["auto", "onnxruntime", "openvino", "none"],
+        not_delivered("benchmark backend", _LATER_BACKENDS),
     ] = Field("auto", description="auto: ONNX Runtime on the CPU. none: measure nothing.")
     batch_sizes: tuple[BatchSize, ...] = Field((1, 32), min_length=1, max_length=8)
     precision: Annotated[
@@ -84,7 +86,7 @@ class Comparison(Resource):
 class BenchmarkResult(Resource):
     """All comparisons of one job, with the ground they stand on."""
 
-    backend: Literal["onnxruntime"]
+    backend: Literal["onnxruntime", "openvino"]
     device: str
     threads: int
     precision: str

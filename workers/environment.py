@@ -3,14 +3,13 @@
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
 
 from schemas.report import Environment
+from workers.cpu import cpu_name
 
 _PACKAGES = ("secateur", "torch", "torchvision", "transformers", "onnx", "onnxruntime", "numpy")
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 def environment(device: torch.device, threads: int) -> Environment:
@@ -37,16 +36,6 @@ def environment(device: torch.device, threads: int) -> Environment:
 def device_name(device: torch.device) -> str:
     """The name of the GPU, or of the CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-
-
-def cpu_name(cpuinfo: Path = _CPUINFO) -> str:
-    """The model name as the kernel states it, or the architecture where it states none (most ARM kernels)."""
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name" and value.strip():
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def usable_cores() -> int:

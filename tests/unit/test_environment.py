@@ -7,7 +7,8 @@ from importlib.metadata import version
 import pytest
 import torch
 
-from workers.environment import cpu_name, device_name, environment, usable_cores
+from workers.cpu import cpu_name
+from workers.environment import device_name, environment, usable_cores
 
 XEON = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel\t\t: 106\nmodel name\t: Intel(R) Xeon(R) Gold 6338\n"
 

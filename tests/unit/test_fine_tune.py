@@ -226,6 +226,7 @@ def test_a_cpu_trains_in_float32(precision):
     assert mixed_precision(FineTune(precision=precision), torch.device("cpu")) is None
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["auto", "fp16", "bf16"])
 def test_mixed_precision_keeps_zeros_on_cuda(precision):

@@ -8,8 +8,10 @@ from typing import TextIO
 
 import numpy as np
 
+from workers.benchmark.backends.backend import Feeds
+from workers.benchmark.backends.registry import backend_of
 from workers.benchmark.protocol import ErrorLine, Line, Request, ResultLine, RoundLine
-from workers.benchmark.runner import Feeds, measure
+from workers.benchmark.runner import measure
 from workers.process import die_with_parent
 
 
@@ -28,7 +30,11 @@ def main() -> int:
 
 
 def _measure(request: Request, lines: TextIO) -> None:
+    backend = backend_of(request.spec.backend, request.device)
+    if reason := backend.why_not():
+        raise ValueError(f"{request.spec.backend} cannot run here: {reason}")
     comparisons = measure(
+        backend,
         request.dense,
         request.pruned,
         {size: _load(path) for size, path in request.feeds.items()},
@@ -36,7 +42,7 @@ def _measure(request: Request, lines: TextIO) -> None:
         threads=request.threads,
         on_round=lambda: _say(lines, RoundLine()),
     )
-    _say(lines, ResultLine(comparisons=comparisons))
+    _say(lines, ResultLine(device=backend.device(), comparisons=comparisons))
 
 
 def _load(path: Path) -> Feeds:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas.benchmark import BenchmarkResult, BenchmarkSpec, Comparison
+from schemas.benchmark import RUNTIMES, BenchmarkResult, BenchmarkSpec
+from workers.benchmark.backends.registry import AUTO
 from workers.benchmark.protocol import LINE, ErrorLine, Request, ResultLine, RoundLine
-from workers.benchmark.sentence import ZEROS_NOTE
-from workers.environment import cpu_name
+from workers.benchmark.sentence import zeros_note
 from workers.errors import JobError, OutOfMemory
 
 MakeFeeds = Callable[[int], dict[str, np.ndarray]]
@@ -30,7 +30,9 @@ _REMEDY = "Lower benchmark.batch_sizes, or set benchmark.backend: none."
 def compare(
     dense: Path, pruned: Path, feeds: MakeFeeds, spec: BenchmarkSpec, *, threads: int, on_round: OnRound
 ) -> BenchmarkResult:
-    """Measure two ONNX files with ONNX Runtime on the CPU, with `threads` threads each.
+    """Measure two files in the spec's backend on the CPU, with `threads` threads each.
+
+    ONNX files, or for PyTorch programs of torch.export.
 
     Each batch size takes 3 x (warmup_seconds + rounds x round_seconds), and memory holds three models. The
     process that measures ends with this one, and as soon as `on_round` raises. Raises OutOfMemory where the
@@ -45,15 +47,16 @@ def compare(
             spec=spec,
             threads=threads,
         )
-        comparisons = _run(request, Path(folder), on_round)
+        measured = _run(request, Path(folder), on_round)
+    backend = AUTO if spec.backend == "auto" else spec.backend
     return BenchmarkResult(
-        backend="onnxruntime",
-        device=cpu_name(),
+        backend=backend,
+        device=measured.device,
         threads=threads,
         precision=spec.precision,
         rounds=spec.rounds,
-        comparisons=comparisons,
-        note=ZEROS_NOTE,
+        comparisons=measured.comparisons,
+        note=zeros_note(RUNTIMES[backend]),
     )
 
 
@@ -62,8 +65,8 @@ def _store(feeds: dict[str, np.ndarray], path: Path) -> Path:
     return path
 
 
-def _run(request: Request, folder: Path, on_round: OnRound) -> list[Comparison]:
-    done, comparisons, failure = 0, list[Comparison](), None
+def _run(request: Request, folder: Path, on_round: OnRound) -> ResultLine:
+    done, result, failure = 0, None, None
     with _process(request, folder) as process:
         assert process.stdout is not None
         for text in process.stdout:
@@ -71,14 +74,14 @@ def _run(request: Request, folder: Path, on_round: OnRound) -> list[Comparison]:
                 case RoundLine():
                     done += 1
                     on_round(done, request.spec.rounds)
-                case ResultLine(comparisons=measured):
-                    comparisons = measured
+                case ResultLine() as line:
+                    result = line
                 case ErrorLine(message=message):
                     failure = message
         code = process.wait()
-    if code != 0:
+    if code != 0 or result is None:
         raise crash(code, failure, folder / _STDERR)
-    return comparisons
+    return result
 
 
 @contextmanager

@@ -13,6 +13,7 @@ class Request(Spec):
     """What to measure: the file that the process is started with."""
 
     parent: int = Field(description="Process id of the caller, without whom there is nobody to measure for.")
+    device: Literal["cpu", "cuda"] = "cpu"
     dense: Path
     pruned: Path
     feeds: dict[int, Path] = Field(description="By batch size: an `.npz` file with one array for each input.")
@@ -30,6 +31,7 @@ class ResultLine(Spec):
     """All is measured."""
 
     kind: Literal["result"] = "result"
+    device: str
     comparisons: list[Comparison]
 
 

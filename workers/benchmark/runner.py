@@ -1,4 +1,4 @@
-"""Three ONNX Runtime sessions that take turns: dense, dense again, pruned."""
+"""Three sessions of one backend that take turns: dense, dense again, pruned."""
 
 import gc
 import time
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from schemas.benchmark import BenchmarkSpec, Comparison, Latency
+from workers.benchmark.backends.backend import Backend, Feeds, Session
 from workers.benchmark.sentence import sentence
 from workers.benchmark.stats import judge, noise_of, speedup
 
@@ -22,10 +22,7 @@ MOST_INFERENCES = 10_000
 """In one round of one arm: more do not move its median, and their times would fill the memory."""
 
 FEWEST_WARM = 2
-"""Inferences of a fresh session that are not counted: ONNX Runtime plans its memory in the first."""
-
-Feeds = Mapping[str, NDArray[np.generic]]
-"""Inputs by name; ONNX Runtime checks names, types and shapes."""
+"""Inferences of a fresh session that are not counted: a runtime plans its memory in the first."""
 
 
 @dataclass
@@ -55,18 +52,16 @@ class Times:
 
 @dataclass
 class Arm:
-    """One ONNX file, and its times by batch size."""
+    """One file, and its times by batch size."""
 
     model: Path
     times: dict[int, Times]
 
-    def run(
-        self, session: onnxruntime.InferenceSession, feeds: Feeds, size: int, spec: BenchmarkSpec
-    ) -> None:
+    def run(self, session: Session, feeds: Feeds, size: int, spec: BenchmarkSpec) -> None:
         """One round at one batch size: the warm-up's share, then the part that counts."""
         warm = len(list(_inferences(session, feeds, spec.warmup_seconds / spec.rounds)))
         for _ in range(FEWEST_WARM - warm):
-            session.run(None, feeds)
+            session.infer(feeds)
         cpu_before = time.process_time()
         wall = np.fromiter(_inferences(session, feeds, spec.round_seconds), dtype=np.float64)
         self.times[size].cpu.append((time.process_time() - cpu_before) / len(wall))
@@ -74,6 +69,7 @@ class Arm:
 
 
 def measure(
+    backend: Backend,
     dense: Path,
     pruned: Path,
     feeds: Mapping[int, Feeds],
@@ -82,7 +78,7 @@ def measure(
     threads: int,
     on_round: Callable[[], None],
 ) -> list[Comparison]:
-    """Compare two ONNX files at each batch size of `feeds`; the second dense arm is the control.
+    """Compare two files in `backend` at each batch size of `feeds`; the second dense arm is the control.
 
     Each round opens all sessions anew, in an order drawn for it: where a session's weights come to lie in
     memory moves its latency by some percent for as long as it lives (Mytkowicz et al. 2009, "Producing wrong
@@ -94,7 +90,7 @@ def measure(
     with _no_garbage_collection():
         for _ in range(spec.rounds):
             turns = [arms[index] for index in order.permutation(len(arms))]
-            sessions = [open_session(arm.model, threads=threads) for arm in turns]
+            sessions = [backend.open(arm.model, threads=threads) for arm in turns]
             for size, inputs in feeds.items():
                 for arm, session in zip(turns, sessions, strict=True):
                     arm.run(session, inputs, size, spec)
@@ -102,27 +98,12 @@ def measure(
     return [_comparison(*(arm.times[size] for arm in arms), batch_size=size) for size in feeds]
 
 
-def open_session(model: Path, *, threads: int) -> onnxruntime.InferenceSession:
-    """A CPU session with a fixed number of threads that wait instead of spinning.
-
-    Spinning threads of one session would take the cores from the session whose turn it is.
-    https://onnxruntime.ai/docs/performance/tune-performance/threading.html
-    """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _inferences(session: onnxruntime.InferenceSession, feeds: Feeds, seconds: float) -> Iterator[float]:
+def _inferences(session: Session, feeds: Feeds, seconds: float) -> Iterator[float]:
     """Run for so long, once at least; the seconds of each inference."""
     end = time.perf_counter() + seconds
     for _ in range(MOST_INFERENCES):
         start = time.perf_counter()
-        session.run(None, feeds)
+        session.infer(feeds)
         now = time.perf_counter()
         yield now - start
         if now >= end:

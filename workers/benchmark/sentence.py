@@ -3,12 +3,15 @@
 from schemas.benchmark import Verdict
 from workers.benchmark.stats import UNSTABLE_ABOVE, Interval
 
-ZEROS_NOTE = (
-    "ONNX Runtime computes zeros like any other weight: unstructured sparsity makes the file smaller when "
-    "compressed, not the model faster."
-)
-
 UNITS_NOTE = "What was removed is not computed any more; both files are ordinary dense ONNX models."
+
+
+def zeros_note(runtime: str) -> str:
+    """What zeros mean for a runtime that has no kernels for them."""
+    return (
+        f"{runtime} computes zeros like any other weight: unstructured sparsity makes the file smaller when "
+        "compressed, not the model faster."
+    )
 
 
 def sentence(batch_size: int, verdict: Verdict, measured: Interval, noise: float) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from schemas.benchmark import BenchmarkResult, Verdict
+from schemas.benchmark import RUNTIMES, BenchmarkResult, Verdict
 from schemas.goal import QUANTITIES
 from schemas.report import Stage
 from schemas.round import Round, share_removed
@@ -83,4 +83,4 @@ def _speed(benchmark: BenchmarkResult | None) -> str:
     if benchmark is None or not benchmark.comparisons:
         return "speed not measured"
     parts = (f"{_SPEED[each.verdict]} at batch {each.batch_size}" for each in benchmark.comparisons)
-    return f"speed in ONNX Runtime: {', '.join(parts)}"
+    return f"speed in {RUNTIMES[benchmark.backend]}: {', '.join(parts)}"

@@ -16,7 +16,7 @@ from schemas.job import FailureClass
 from tests.unit.benchmark.models import feeds_of, write_matmuls
 from workers.benchmark.compare import compare, crash
 from workers.benchmark.protocol import Request
-from workers.benchmark.sentence import ZEROS_NOTE
+from workers.benchmark.sentence import zeros_note
 from workers.errors import JobError, OutOfMemory, Stopped
 
 SHORT = BenchmarkSpec(batch_sizes=(1, 4), rounds=5, round_seconds=0.002, warmup_seconds=0.0)
@@ -50,7 +50,7 @@ def test_gives_a_result_and_tells_of_each_round(dense):
     assert [one.batch_size for one in result.comparisons] == [1, 4]
     assert (result.threads, result.rounds, result.precision) == (1, 5, "fp32")
     assert result.device
-    assert result.note == ZEROS_NOTE
+    assert result.note == zeros_note("ONNX Runtime")
 
 
 def test_wrong_input_is_a_job_error_with_cause_and_remedy(dense):

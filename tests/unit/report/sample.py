@@ -9,7 +9,7 @@ from schemas.job import Step, StepState
 from schemas.job_spec import EXAMPLE, JobSpec
 from schemas.report import Environment, LayerFigures, ModelFigures, OnnxCheck, Report
 from schemas.round import Round
-from workers.benchmark.sentence import ZEROS_NOTE, sentence
+from workers.benchmark.sentence import sentence, zeros_note
 from workers.benchmark.stats import Interval
 from workers.report.verdict import verdict_sentence
 
@@ -78,7 +78,7 @@ def sample_benchmark(*comparisons: Comparison) -> BenchmarkResult:
         precision="fp32",
         rounds=20,
         comparisons=list(measured),
-        note=ZEROS_NOTE,
+        note=zeros_note("ONNX Runtime"),
     )
 
 

@@ -1,0 +1,1 @@
+"""Runtimes in which dense and pruned take turns, behind one small interface."""
