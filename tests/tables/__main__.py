@@ -13,7 +13,7 @@ from tests.tables.places import RESULTS
 from tests.tables.plan import Case, load_cases
 from tests.tables.results import OURS, Results
 from tests.tables.service import run_cases
-from tests.tables.speed import again
+from tests.tables.speed import again, file_of
 from tests.tables.table import lines, markdown, order_failures
 
 
@@ -73,6 +73,9 @@ def _measure_speeds_again(cases: list[Case], results: Results) -> None:
         for by in filter(None, (OURS, case.peer)):
             known = results.of(case, by)
             if known and any(one.verdict == Verdict.unstable for one in known.speeds):
+                if not file_of(case, by).is_file():
+                    print(f"{case.key} by {by}: no {file_of(case, by)}, measure it anew", file=sys.stderr)
+                    continue
                 results.add(again(case, known))
 
 
