@@ -6,7 +6,6 @@ NVIDIA's ASP and Model Optimizer: outputs a multiple of 8, inputs of 16. None of
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from schemas.inspection import InspectedLayer
 from workers.onnx_weights import input_axis, zero_points
 
 OUTPUTS_OF, INPUTS_OF = 8, 16
@@ -27,34 +27,7 @@ _LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 _SAME_NUMBERS = frozenset({"Cast", "DequantizeLinear", "Identity", "QuantizeLinear"})
 
 
-@dataclass(frozen=True)
-class WeightLayer:
-    """One node that multiplies by a constant weight."""
-
-    node: str
-    operator: str
-    weight: str
-    inputs: int
-    """Numbers that each output sums over, at one kernel position and in one group."""
-    outputs: int
-    dtype: str
-    parameters: int
-    holds: bool
-    """At most two of each four are not zero, everywhere."""
-    zeros: float
-    """Share of the weight that is zero."""
-    obstacles: tuple[str, ...]
-    """Why no sparse kernel takes it, each with what would help; empty: its shape is eligible."""
-    doubts: tuple[str, ...]
-    """Why a sparse kernel may not be faster."""
-
-    @property
-    def is_eligible(self) -> bool:
-        """A sparse kernel may be picked: the shape is right and the pattern is there."""
-        return self.holds and not self.obstacles
-
-
-def weight_layers(path: Path) -> list[WeightLayer]:
+def weight_layers(path: Path) -> list[InspectedLayer]:
     """The layers of the file, in its order; weights in a file beside it are read too.
 
     Raises OSError, and ValueError where the file is no ONNX model.
@@ -68,7 +41,7 @@ def weight_layers(path: Path) -> list[WeightLayer]:
     return list(_layers_of(model))
 
 
-def _layers_of(model: onnx.ModelProto) -> Iterator[WeightLayer]:
+def _layers_of(model: onnx.ModelProto) -> Iterator[InspectedLayer]:
     constants = {one.name: one for one in model.graph.initializer}
     constants |= {
         node.output[0]: attribute.t
@@ -82,10 +55,8 @@ def _layers_of(model: onnx.ModelProto) -> Iterator[WeightLayer]:
         if node.op_type not in _LAYERS or len(node.input) < 2:
             continue
         found = _weight_of(node.input[1], constants, makers, points)
-        if found is not None:
-            name, value = found
-            if value.ndim >= 2:
-                yield _layer(node, name, value)
+        if found is not None and found.ndim >= 2:
+            yield _layer(node, found)
 
 
 def _weight_of(
@@ -93,7 +64,7 @@ def _weight_of(
     constants: dict[str, onnx.TensorProto],
     makers: dict[str, onnx.NodeProto],
     points: dict[str, NDArray[np.generic]],
-) -> tuple[str, NDArray[np.generic]] | None:
+) -> NDArray[np.generic] | None:
     """The constant behind `name`, through casts, quantization and transpositions, as the node sees it."""
     turns: list[tuple[int, ...] | None] = []
     while name not in constants:
@@ -110,30 +81,50 @@ def _weight_of(
     value = np.where(value == points.get(name, 0), 0, value).astype(value.dtype)
     for turn in reversed(turns):
         value = np.transpose(value, turn)
-    return name, value
+    return value
 
 
-def _layer(node: onnx.NodeProto, name: str, value: NDArray[np.generic]) -> WeightLayer:
-    axis = input_axis(node)
-    turned = np.moveaxis(value != 0, axis, -1)
-    inputs, outputs = turned.shape[-1], _outputs(node, value)
-    return WeightLayer(
-        node=node.name or node.output[0],
-        operator=node.op_type,
-        weight=name,
-        inputs=inputs,
-        outputs=outputs,
-        dtype=str(value.dtype),
-        parameters=value.size,
-        holds=inputs % M == 0 and bool((turned.reshape(-1, M).sum(axis=1) <= N).all()),
-        zeros=float((value == 0).mean()),
-        obstacles=tuple(_obstacles(node, inputs, outputs)),
-        doubts=tuple(_doubts(value, inputs, outputs)),
+def _layer(node: onnx.NodeProto, value: NDArray[np.generic]) -> InspectedLayer:
+    groups = next((int(one.i) for one in node.attribute if one.name == "group"), 1)
+    return layer_of(
+        node.name or node.output[0],
+        node.op_type,
+        value,
+        axis=input_axis(node),
+        outputs=_outputs(node, value),
+        groups=groups,
     )
 
 
-def _obstacles(node: onnx.NodeProto, inputs: int, outputs: int) -> Iterator[str]:
-    groups = next((one.i for one in node.attribute if one.name == "group"), 1)
+def layer_of(
+    name: str,
+    operator: str,
+    value: NDArray[np.generic],
+    *,
+    axis: int,
+    outputs: int,
+    groups: int = 1,
+    dtype: str | None = None,
+) -> InspectedLayer:
+    """What is to be said of one weight that sums over `axis`; `dtype` where numpy has none like it."""
+    stored = dtype or str(value.dtype)
+    turned = np.moveaxis(value != 0, axis, -1)
+    inputs = turned.shape[-1]
+    return InspectedLayer(
+        name=name,
+        operator=operator,
+        inputs=inputs,
+        outputs=outputs,
+        dtype=stored,
+        parameters=value.size,
+        holds=inputs % M == 0 and bool((turned.reshape(-1, M).sum(axis=1) <= N).all()),
+        zeros=float((value == 0).mean()),
+        obstacles=list(_obstacles(inputs, outputs, groups)),
+        doubts=list(_doubts(value, stored, inputs, outputs)),
+    )
+
+
+def _obstacles(inputs: int, outputs: int, groups: int) -> Iterator[str]:
     if inputs == 1 and groups > 1:
         yield "depthwise: each output sums over one channel, and nothing can be left out of it"
         return
@@ -146,8 +137,8 @@ def _obstacles(node: onnx.NodeProto, inputs: int, outputs: int) -> Iterator[str]
         yield f"{outputs} outputs: sparse kernels take multiples of {OUTPUTS_OF}, {wanted} would do"
 
 
-def _doubts(value: NDArray[np.generic], inputs: int, outputs: int) -> Iterator[str]:
-    if value.dtype == np.float32:
+def _doubts(value: NDArray[np.generic], dtype: str, inputs: int, outputs: int) -> Iterator[str]:
+    if dtype == "float32":
         yield "float32: sparse kernels are for FP16, BF16 and INT8; export in half precision"
     work = inputs * int(np.prod(value.shape[2:])) if value.ndim > 2 else inputs
     if min(work, outputs) < WIDE:

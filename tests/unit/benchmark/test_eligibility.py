@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from workers.benchmark.eligibility import WeightLayer, weight_layers
+from schemas.inspection import InspectedLayer
+from workers.benchmark.eligibility import weight_layers
 
 Array = NDArray[np.floating]
 
@@ -24,7 +25,7 @@ def two_of_four(shape: tuple[int, ...], axis: int) -> Array:
     return weight
 
 
-def saved(path: Path, nodes: list[onnx.NodeProto], **weights: Array) -> list[WeightLayer]:
+def saved(path: Path, nodes: list[onnx.NodeProto], **weights: Array) -> list[InspectedLayer]:
     graph = helper.make_graph(
         nodes,
         "g",
@@ -100,7 +101,7 @@ def test_a_transposition_a_cast_and_quantization_are_looked_through(tmp_path: Pa
 
     (found,) = saved(tmp_path / "m.onnx", nodes, w=shifted, scale=np.float32(0.1), point=np.array(7, np.int8))
 
-    assert (found.weight, found.inputs, found.outputs) == ("w", 16, 32)
+    assert (found.inputs, found.outputs) == (16, 32)
     assert found.holds
 
 
@@ -113,7 +114,7 @@ def test_a_constant_node_is_a_weight_too(tmp_path: Path):
 
     (found,) = saved(tmp_path / "m.onnx", nodes)
 
-    assert (found.node, found.is_eligible) == ("layer", True)
+    assert (found.name, found.is_eligible) == ("layer", True)
 
 
 def test_what_is_computed_is_no_weight(tmp_path: Path):
@@ -127,9 +128,9 @@ def test_a_depthwise_convolution_can_never_take_it(tmp_path: Path):
 
     (found,) = saved(tmp_path / "m.onnx", [node], w=np.ones((32, 1, 3, 3), np.float32))
 
-    assert found.obstacles == (
-        "depthwise: each output sums over one channel, and nothing can be left out of it",
-    )
+    assert found.obstacles == [
+        "depthwise: each output sums over one channel, and nothing can be left out of it"
+    ]
 
 
 def test_advice_names_the_multiples_that_would_do(tmp_path: Path):
@@ -138,10 +139,10 @@ def test_advice_names_the_multiples_that_would_do(tmp_path: Path):
     (found,) = saved(tmp_path / "m.onnx", [node], w=two_of_four((30, 20, 3, 3), 1))
 
     assert found.holds
-    assert found.obstacles == (
+    assert found.obstacles == [
         "20 inputs: sparse kernels take multiples of 16, 32 would do",
         "30 outputs: sparse kernels take multiples of 8, 32 would do",
-    )
+    ]
     assert [doubt.partition(":")[0] for doubt in found.doubts] == ["float32", "30 wide"]
 
 
@@ -150,7 +151,7 @@ def test_a_wide_layer_in_half_precision_has_no_doubts(tmp_path: Path):
 
     (found,) = saved(tmp_path / "m.onnx", [node], w=two_of_four((256, 512), axis).astype(np.float16))
 
-    assert (found.dtype, found.doubts) == ("float16", ())
+    assert (found.dtype, found.doubts) == ("float16", [])
 
 
 def test_weights_beside_the_file_are_read(tmp_path: Path):

@@ -1,0 +1,1 @@
+"""What a model file offers to sparse kernels, without a job."""
