@@ -63,6 +63,10 @@ bar-submit: $(STAMP) ## Requests a second of POST /v1/jobs against a bare route:
 bar-download: $(STAMP) ## Download of 1 GiB against boto3's defaults: at least 1.5 times as fast.
 	$(RUN) -m tests.benchmarks.download
 
+.PHONY: bar-models
+bar-models: $(STAMP) ## List 1,000 models in the local S3: at most 20 seconds.
+	$(RUN) -m tests.benchmarks.models
+
 .PHONY: bar-sparsegpt
 bar-sparsegpt: $(STAMP) ## SparseGPT on a block of width 4096: at most 1.1 times the paper's time, 3 times the block.
 	$(RUN) -m tests.benchmarks.second_order sparsegpt

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from service import openapi, problems
 from service.deps import Services
 from service.middleware import BodyLimit, Edge
-from service.routes import actions, events, fleet, health, jobs, json_schemas, results
+from service.routes import actions, events, fleet, health, jobs, json_schemas, models, results
 from service.settings import Settings
 
 
@@ -24,7 +24,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Secateur", version=version("secateur"), lifespan=lifespan, redirect_slashes=False)
     app.state.services = services
-    for module in (jobs, actions, events, results, fleet, json_schemas, health):
+    for module in (jobs, actions, events, results, models, fleet, json_schemas, health):
         app.include_router(module.router)
     problems.install(app)
     openapi.install(app)

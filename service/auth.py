@@ -62,14 +62,24 @@ def may_read(caller: Principal, uri: str, bucket: str) -> bool:
 
 def check_uris(caller: Principal, spec: JobSpec, bucket: str) -> None:
     """Raises PrefixNotAllowed, which names each forbidden URI and what is allowed."""
-    named = {"model": spec.model.uri, "data": spec.data.uri}
-    forbidden = {field: uri for field, uri in named.items() if not may_read(caller, uri, bucket)}
+    named = {("body", "model", "uri"): spec.model.uri}
+    if spec.data.uri is not None:
+        named["body", "data", "uri"] = spec.data.uri
+    _refuse(caller, {loc: uri for loc, uri in named.items() if not may_read(caller, uri, bucket)}, bucket)
+
+
+def check_uri(caller: Principal, uri: str, bucket: str, *, loc: tuple[str, ...]) -> None:
+    """The same for one URI, which stands at `loc` in the request."""
+    _refuse(caller, {} if may_read(caller, uri, bucket) else {loc: uri}, bucket)
+
+
+def _refuse(caller: Principal, forbidden: dict[tuple[str, ...], str], bucket: str) -> None:
     if not forbidden:
         return
     allowed = sorted({*caller.prefixes, own_area(caller.tenant, bucket)})
     errors = tuple(
-        FieldError(loc=["body", field, "uri"], msg=f"{uri} is not under an allowed prefix", type="prefix")
-        for field, uri in forbidden.items()
+        FieldError(loc=list(loc), msg=f"{uri} is not under an allowed prefix", type="prefix")
+        for loc, uri in forbidden.items()
     )
     raise PrefixNotAllowed(
         f"This API key may not read {' and '.join(forbidden.values())}. It may read {', '.join(allowed)}: "

@@ -22,6 +22,7 @@ from service.store.jobs import JobStore
 from service.store.queues import Queues
 from service.store.records import JobRecords
 from service.store.workers import Workers
+from service.zoo.read import Zoo
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Services:
     workers: Workers
     keys: KeyRing
     blobs: Blobs
+    zoo: Zoo
     streams: EventStreams
     registry: CollectorRegistry
     metrics: HttpMetrics
@@ -46,6 +48,7 @@ class Services:
         redis = connect(settings.redis_url)
         registry = CollectorRegistry(auto_describe=False)
         queues = Queues(redis)
+        blobs = Blobs.connect(settings, attempts=2)
         registry.register(StoreCollector(queues))
         return cls(
             settings=settings,
@@ -55,7 +58,8 @@ class Services:
             queues=queues,
             workers=Workers(redis),
             keys=KeyRing(ApiKeys(redis)),
-            blobs=Blobs.connect(settings, attempts=2),
+            blobs=blobs,
+            zoo=Zoo(blobs),
             streams=EventStreams(connect_async(settings.redis_url)),
             registry=registry,
             metrics=HttpMetrics(registry),
@@ -65,6 +69,7 @@ class Services:
         """Give all connections back."""
         await self.streams.close()
         self.redis.close()
+        self.zoo.close()
         self.blobs.client.close()
 
 

@@ -118,6 +118,18 @@ class InvalidRequest(ServiceError):
     code = "invalid_request"
 
 
+class NoSuchBucket(InvalidRequest):
+    """The request names a bucket that S3 does not have."""
+
+    code = "bucket_not_found"
+
+
+class BucketForbidden(InvalidRequest):
+    """The request names a bucket that the service's own S3 credentials may not list."""
+
+    code = "bucket_forbidden"
+
+
 class InvalidSpec(InvalidRequest):
     """The body does not fit its schema."""
 

@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+from schemas.base import MODEL_FILE_SUFFIXES
 from schemas.job import Estimate
 from schemas.job_spec import JobSpec
 from schemas.method import Unstructured
@@ -13,18 +14,20 @@ from service.store.api_keys import Principal
 from service.store.blobs import Blob, BlobError, BlobForbidden, BlobNotFound, parse_uri
 
 _MOST_FILES = 10_000
-_DATA_SUFFIXES = (".parquet", ".npz")
+_DATA_SUFFIXES = (".parquet", ".npz", ".tar", ".txt", ".safetensors")
 
 
 def estimate(services: Services, caller: Principal, spec: JobSpec) -> Estimate:
     """All that submitting would check, and an estimate; nothing is created. Raises PrefixNotAllowed."""
     check_uris(caller, spec, services.settings.bucket)
     model, model_warnings = _files(services, spec.model.uri)
-    data, data_warnings = _files(services, spec.data.uri)
+    data, data_warnings = (None, []) if spec.data.uri is None else _files(services, spec.data.uri)
     if model is not None:
         model_warnings += _model_warnings(spec.model.uri, model)
     if data is not None and not any(blob.key.endswith(_DATA_SUFFIXES) for blob in data):
-        data_warnings.append(f"{spec.data.uri} holds no .parquet and no .npz file: the job would fail.")
+        data_warnings.append(
+            f"{spec.data.uri} holds no {', '.join(_DATA_SUFFIXES)} file: the job would fail."
+        )
     rounds = spec.rounds_in_all()
     return Estimate(
         rounds=rounds,
@@ -56,7 +59,9 @@ def _files(services: Services, uri: str) -> tuple[list[Blob] | None, list[str]]:
 
 def _model_warnings(uri: str, files: list[Blob]) -> list[str]:
     names = [blob.key.rpartition("/")[2] for blob in files]
-    warnings = []
+    warnings: list[str] = []
+    if any(name.endswith(MODEL_FILE_SUFFIXES) for name in names):
+        return warnings
     if names and "config.json" not in names:
         warnings.append(f"{uri} holds no config.json: the job would fail.")
     if names and not any(name.endswith(".safetensors") for name in names):

@@ -16,6 +16,7 @@ Errors are problems ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)) with a 
 TAGS = [
     {"name": "jobs", "description": "Submit, follow and steer jobs."},
     {"name": "results", "description": "What a job did and made."},
+    {"name": "models", "description": "What lies in S3, told without loading it."},
     {"name": "fleet", "description": "Workers and queues."},
     {"name": "schemas", "description": "JSON schemas with defaults."},
     {"name": "operations", "description": "Health and metrics."},

@@ -144,6 +144,12 @@ class Settings(BaseSettings):
         50 * GiB, ge=0, description="The cache's size; what was used longest ago goes first."
     )
 
+    stream_bytes: int = Field(
+        2 * GiB,
+        ge=0,
+        description="Images that take more than this once decoded are read while the job trains, not before.",
+    )
+
     worker_metrics_port: int = Field(9101, ge=0, le=65_535, description="A worker's /metrics; 0: none.")
     steward_metrics_port: int = Field(9102, ge=0, le=65_535, description="The steward's /metrics; 0: none.")
     metrics_host: str = Field("127.0.0.1", description="The address that /metrics of both listens on.")

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 from pydantic import ValidationError
 
-from service.cli import dev, fleet, jobs, keys, processes, results
+from service.cli import convert, dev, fleet, inspect, jobs, keys, models, processes, results
 from service.cli.errors import EXIT_CODES_HELP, CliError, ExitCode, wrong_settings
 from service.cli.output import show_error
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 
 _JOBS, _RESULTS, _SERVICE = "Jobs", "Results and fleet", "The service itself"
+_MODELS = "Models"
 for _name, _command, _panel in (
     ("submit", jobs.submit, _JOBS),
     ("validate", jobs.validate, _JOBS),
@@ -35,6 +36,9 @@ for _name, _command, _panel in (
     ("report", results.report, _RESULTS),
     ("artifacts", results.artifacts, _RESULTS),
     ("download", results.download, _RESULTS),
+    ("models", models.models, _MODELS),
+    ("convert", convert.convert, _MODELS),
+    ("inspect", inspect.inspect, _MODELS),
     ("workers", fleet.workers, _RESULTS),
     ("queues", fleet.queues, _RESULTS),
     ("dev", dev.dev, _SERVICE),

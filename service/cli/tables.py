@@ -62,7 +62,7 @@ def job_panel(job: Job) -> RenderableType:
         ("reason", job.status_reason or "-"),
         ("failure class", job.failure_class.value if job.failure_class else ""),
         ("model", spec.model.uri),
-        ("data", f"{spec.data.uri} ({spec.data.task.value})"),
+        ("data", f"{spec.data.uri or 'synthetic'} ({spec.data.task.value})"),
         ("goal", spec.goal_in_words()),
         ("floor", f"at most {floor:.4f} lost" if floor is not None else f"at least {spec.floor.min_value}"),
         ("schedule", f"{spec.schedule.kind}, {job.rounds_done} of {spec.rounds_in_all()} rounds committed"),

@@ -17,6 +17,7 @@ from schemas.page import Page
 from schemas.problem import Problem
 from schemas.report import Report
 from schemas.round import Round
+from schemas.zoo import ZooModel
 from service.errors import NoSuchSchema
 from service.routes.responses import problems
 
@@ -31,6 +32,7 @@ _RESOURCES: dict[str, type[Resource]] = {
     "job": Job,
     "problem": Problem,
     "queue": Queue,
+    "model": ZooModel,
     "report": Report,
     "round": Round,
     "worker": Worker,

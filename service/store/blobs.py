@@ -5,7 +5,7 @@ import json
 import mimetypes
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -150,6 +150,17 @@ class Blobs:
             body: bytes = self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
             return body
 
+    def get_range(self, blob: Blob, start: int, end: int) -> bytes:
+        """The bytes [start, end) of a listed object, less where it ends earlier. BlobConflict: it changed."""
+        if start >= min(end, blob.bytes):
+            return b""
+        wanted = {"Range": f"bytes={start}-{end - 1}", "IfMatch": f'"{blob.etag}"'}
+        with explained(self.bucket, blob.key):
+            answer = self.client.get_object(Bucket=self.bucket, Key=blob.key, **wanted)
+            with closing(answer["Body"]) as stream:  # a server that knows no ranges sends all of it
+                body: bytes = stream.read(end - start)
+            return body
+
     def head(self, key: str, part: int = 0) -> dict[str, Any]:
         """What S3 says about the object: ContentLength, ETag, Metadata, checksums (Checksum…).
 
@@ -170,10 +181,11 @@ class Blobs:
             return False
         return True
 
-    def list(self, prefix: str) -> Iterator[Blob]:
-        """All objects under `prefix`, in the order of their keys."""
+    def list(self, prefix: str, *, delimiter: str = "") -> Iterator[Blob]:
+        """All objects under `prefix`, in the order of their keys; with '/' those of the folder itself only."""
+        named = {"Prefix": prefix} | ({"Delimiter": delimiter} if delimiter else {})
         with explained(self.bucket, prefix):
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, **named)
             for page in pages:
                 for item in page.get("Contents", ()):
                     yield Blob(item["Key"], item["Size"], item["ETag"].strip('"'))
