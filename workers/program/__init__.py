@@ -1,0 +1,1 @@
+"""`torch.export` archives: read without torch's loader, built as a module, and written."""
