@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from schemas.task import Task
 from workers.errors import ModelError
 from workers.models.folder import did_you_mean
+from workers.models.limits import PRUNED, bounded, refuse_absurd
 from workers.models.loaded import Batch, LoadedModel
 from workers.models.preprocessing import read_preprocessing
-from workers.models.weights import fill, read_weights
+from workers.models.weights import fill, read_weights, stored_header
 from workers.pruning.structured.reload import is_pruned, load_pruned
 
 EXAMPLE = (
@@ -42,6 +43,7 @@ _BAD_ARGUMENTS = (
     AssertionError,
     AttributeError,
     LookupError,
+    MemoryError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -54,23 +56,28 @@ def load_timm(folder: Path, task: Task, config: dict[str, Any]) -> LoadedModel:
 
     Nothing is fetched: neither weights nor configurations. ModelError where config and weights disagree.
     """
-    if task is not Task.image_classification:
+    if task not in (Task.image_classification, Task.regression):
         raise ModelError(
             f"config.json: timm models classify images, but data.task is '{task.value}': "
-            "set data.task to 'image-classification'"
+            "set data.task to 'image-classification', or to 'regression' for one number"
         )
+    refuse_absurd(config)
     name = _architecture(config)
-    classes = config.get("num_classes")
-    if not isinstance(classes, int) or not 2 <= classes <= 1_000_000:
+    classes = _classes(config)
+    least, most = (1, 1) if task is Task.regression else (2, 1_000_000)
+    if not isinstance(classes, int) or not least <= classes <= most:
         raise ModelError(
-            f"config.json: 'num_classes' is {classes!r}: give the number of classes, two or more"
+            f"config.json: 'num_classes' is {classes!r}: give the number of classes, two or more, or 1 with "
+            "data.task 'regression'"
         )
     channels = _channels(config)
     size = read_preprocessing(folder, channels).size
     if is_pruned(config):
-        module = load_pruned(folder, lambda: _build(name, config, classes, channels))
+        with bounded(stored_header(folder), factor=PRUNED):
+            module = load_pruned(folder, lambda: _build(name, config, classes, channels))
     else:
-        module = _build(name, config, classes, channels)
+        with bounded(stored_header(folder)):
+            module = _build(name, config, classes, channels)
         fill(module, read_weights(folder), named=f"timm {name}", remedy=REMEDY)
     return LoadedModel(
         module=module.eval(),
@@ -89,6 +96,12 @@ def _logits(module: nn.Module, batch: Batch) -> Tensor:
     # distilled models answer (logits, logits of the distillation token) in training mode
     logits: Tensor = output[0] if isinstance(output, tuple) else output
     return logits
+
+
+def _classes(config: dict[str, Any]) -> object:
+    """As timm reads them: older files have them in `pretrained_cfg` only."""
+    stated = config.get("pretrained_cfg")
+    return config.get("num_classes", stated.get("num_classes") if isinstance(stated, dict) else None)
 
 
 def _architecture(config: dict[str, Any]) -> str:

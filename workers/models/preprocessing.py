@@ -13,6 +13,23 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _BILINEAR = 2
 _FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": _BILINEAR, "bicubic": 3, "box": 4, "hamming": 5}
 """Pillow's numbers."""
+_TORCHVISION: dict[str, dict[str, Any]] = {
+    "ssd300_vgg16": {
+        "input_size": [3, 300, 300],
+        "mean": [0.48235, 0.45882, 0.40784],
+        "std": [1 / 255, 1 / 255, 1 / 255],
+    },
+    "ssdlite320_mobilenet_v3_large": {
+        "input_size": [3, 320, 320],
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+    },
+}
+"""What torchvision's detectors do to images themselves, where it is not the usual."""
+_NOT_CROPPED = 384
+"""From this size on transformers' ConvNext processor squeezes images and cuts nothing off."""
+_LARGEST = 1e9
+"""Of a mean or standard deviation, whose pixels are at most 255."""
 _RANGES = {"resample": (0, 5), "rescale_factor": (0, 1), "crop_pct": (0.1, 1)}
 
 
@@ -29,20 +46,51 @@ class Preprocessing:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    squeezes: bool = False
+    """Before the crop both sides are resized, not the shorter one."""
+    rounds: bool = True
+    """Where the centre lies between two pixels: as torchvision rounds, or down, as transformers does."""
+
+    def corner(self, height: int, width: int) -> tuple[int, int]:
+        """Top and left of the centre that stays of an image of this size."""
+        assert self.size is not None
+        spare = (height - self.size[0], width - self.size[1])
+        top, left = (round(one / 2) if self.rounds else one // 2 for one in spare)
+        return top, left
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of an image before the crop: the model's size where nothing is cut, else what
+        covers the size divided by the share that the crop keeps."""
+        assert self.size is not None
+        if self.crop is None:
+            return self.size
+        whole = [max(side, int(side / self.crop + 1e-6)) for side in self.size]
+        if self.squeezes:
+            return whole[0], whole[1]
+        if whole[0] * width >= whole[1] * height:
+            return whole[0], max(self.size[1], int(whole[0] * width / height))
+        return max(self.size[0], int(whole[1] * height / width)), whole[1]
 
 
 def read_preprocessing(folder: Path, channels: int) -> Preprocessing:
     """From `preprocessor_config.json` and `config.json`; what they leave out has the usual defaults.
 
-    Those are ImageNet's mean and standard deviation for three channels, and 0.5 for others.
+    Those are ImageNet's mean and standard deviation for three channels, and 0.5 for others; beside an ONNX
+    file or a torch.export archive, whose library nobody knows, 0 and 1.
     """
     config = read_config(folder)
     library = library_of(config)
     if library == "torchvision":
-        return _of_one_config(config, channels)
+        stated_by_library = _TORCHVISION.get(str(config.get("architecture")), {})
+        return _of_one_config({**stated_by_library, **config}, channels)
     if library == "timm":
         return _of_one_config(config.get("pretrained_cfg") or {}, channels)
     stated = read_json(folder, PREPROCESSOR)
+    if stated is None and library == "torch.export" and "model_type" not in config:
+        return _of_one_config({"mean": 0.0, "std": 1.0, **config}, channels)
+    if stated is None and library == "onnx":
+        size = _pair(config.get("image_size"), CONFIG)
+        return Preprocessing(size, 1.0, _BILINEAR, 1 / 255, (0.0,) * channels, (1.0,) * channels)
     if stated is None:
         mean, std = _defaults(channels)
         return Preprocessing(_pair(config.get("image_size"), CONFIG), 1.0, _BILINEAR, 1 / 255, mean, std)
@@ -56,6 +104,8 @@ def read_preprocessing(folder: Path, channels: int) -> Preprocessing:
         else 1.0,
         mean=mean,
         std=std,
+        rounds=False,
+        squeezes=isinstance(stated.get("size"), Mapping) and "shortest_edge" not in stated["size"],
     )
 
 
@@ -102,7 +152,7 @@ def _defaults(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def _floats(value: object, key: str, file: str, channels: int) -> tuple[float, ...]:
     values: list[Any] = list(value) if isinstance(value, list | tuple) else [value] * channels
-    if len(values) != channels or not all(isinstance(item, int | float) for item in values):
+    if len(values) != channels or not all(_is_number(item) for item in values):
         raise ModelError(
             f"{file}: '{key}' is {value}, but the model takes {channels} channels: give one each"
         )
@@ -133,10 +183,17 @@ def _crop(stated: Mapping[str, Any]) -> float | None:
     size = stated.get("size")
     if isinstance(size, Mapping) and "shortest_edge" not in size and not stated.get("do_center_crop"):
         return None
+    if str(stated.get("image_processor_type", "")).startswith("ConvNext") and _edge(size) >= _NOT_CROPPED:
+        return None
     crop_size, edge = _pair(stated.get("crop_size"), PREPROCESSOR), _pair(size, PREPROCESSOR)
     if stated.get("do_center_crop") and crop_size and edge:
         return min(1.0, crop_size[0] / edge[0])
     return _number(stated, "crop_pct", 1.0, PREPROCESSOR)
+
+
+def _edge(size: object) -> int:
+    side = size.get("shortest_edge") if isinstance(size, Mapping) else size
+    return side if isinstance(side, int) else 0
 
 
 def _pair(value: object, file: str) -> tuple[int, int] | None:
@@ -150,6 +207,10 @@ def _pair(value: object, file: str) -> tuple[int, int] | None:
     if isinstance(sides, list | tuple) and len(sides) == 2 and all(_is_side(side) for side in sides):
         return int(sides[0]), int(sides[1])
     raise ModelError(f"{file}: cannot read {value} as an image size: give a height and a width")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < _LARGEST  # so neither NaN nor infinite
 
 
 def _is_side(value: object) -> bool:

@@ -29,7 +29,7 @@ WEIGHTS = "model.safetensors"
 def folder_of(folder: Path, name: str = "test_vit", **arguments: Any) -> Path:
     """What timm's own export to the hub writes: config.json and safetensors."""
     torch.manual_seed(0)
-    model = timm.create_model(name, pretrained=False, num_classes=tiny.CLASSES, **arguments)
+    model = timm.create_model(name, pretrained=False, **{"num_classes": tiny.CLASSES, **arguments})
     save_for_hf(model, folder, safe_serialization=True)
     return folder
 
@@ -44,6 +44,15 @@ def edit_cfg(folder: Path, **changes: Any) -> None:
     """Set fields of `pretrained_cfg`."""
     stated = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
     tiny.edit_json(folder / "config.json", pretrained_cfg={**stated, **changes})
+
+
+def test_a_model_of_one_number_is_a_regression(tmp_path):
+    folder = folder_of(tmp_path, num_classes=1)
+
+    model = load_model(folder, Task.regression)
+
+    assert model.logits({"pixel_values": torch.rand(2, 3, 160, 160)}).shape == (2, 1)
+    assert "two or more, or 1 with data.task 'regression'" in refusal(folder)
 
 
 def test_gives_the_same_logits_as_the_library(tmp_path):

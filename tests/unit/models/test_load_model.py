@@ -164,11 +164,11 @@ def test_suggests_the_torchvision_architecture_that_was_meant(tmp_path):
     assert "did you mean 'resnet18'" in refusal(tmp_path)
 
 
-def test_refuses_a_detector_of_torchvision(tmp_path):
+def test_refuses_a_detector_of_torchvision_as_a_classifier(tmp_path):
     name = "fasterrcnn_resnet50_fpn"
     tiny.edit_json(tiny.torchvision_folder(tmp_path) / "config.json", architecture=name)
 
-    assert f"unknown architecture '{name}'" in refusal(tmp_path)
+    assert f"{name} does detection" in refusal(tmp_path)
 
 
 def test_refuses_another_library(tmp_path):
@@ -188,7 +188,7 @@ def test_refuses_an_image_model_for_a_text_task(tmp_path):
     tiny.torchvision_folder(tmp_path / "squeezenet")
 
     assert "'resnet' has no text-classification model" in refusal(tmp_path / "resnet", TEXTS)
-    assert "torchvision models classify images" in refusal(tmp_path / "squeezenet", TEXTS)
+    assert "torchvision has no models for data.task 'text-classification'" in refusal(tmp_path / "squeezenet", TEXTS)
 
 
 def test_refuses_a_regression_head(tmp_path):

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from schemas.task import Task
+from service.store import tensor_header
 from tests import tiny
 from workers.errors import ModelError
-from workers.models import weights
 from workers.models.load import load_model
 
 
@@ -97,14 +97,14 @@ def test_refuses_a_header_longer_than_the_file(tmp_path):
 
 def test_refuses_a_header_above_the_bound_before_the_library_reads_it(tmp_path):
     folder = tiny.resnet(tmp_path)
-    write_safetensors(folder, b" " * (weights.MAX_HEADER_BYTES + 1), b"")
+    write_safetensors(folder, b" " * (tensor_header.MAX_HEADER_BYTES + 1), b"")
 
     assert "at most 16,777,216 are read" in refusal(folder)
 
 
 def test_refuses_more_tensors_than_any_model_has(tmp_path):
     folder = tiny.resnet(tmp_path)
-    names = (b'"t%d":{"data_offsets":[0,0]}' % number for number in range(weights.MAX_TENSORS + 1))
+    names = (b'"t%d":{"data_offsets":[0,0]}' % number for number in range(tensor_header.MAX_TENSORS + 1))
     write_safetensors(folder, b"{" + b",".join(names) + b"}", b"")
 
     assert "100,001 tensors" in refusal(folder)
@@ -115,7 +115,7 @@ def test_refuses_offsets_beyond_the_file(tmp_path):
     header = {"a": {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}}
     write_safetensors(folder, json.dumps(header).encode(), b"\0" * 8)
 
-    assert "model.safetensors is not a valid safetensors file" in refusal(folder)
+    assert "its tensors take 4,000 bytes, and it holds 8" in refusal(folder)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 3000])

@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
-from schemas.task import Task
-from workers.errors import ModelError
+from workers.errors import ModelError, PreflightError
 from workers.models.folder import CONFIG, read_config
 from workers.models.loaded import Batch, LoadedModel
 from workers.models.save import COMPANIONS, save_model
-from workers.models.weights import SINGLE, check_finite, differences, read_weights
+from workers.models.weights import SINGLE, check_finite, differences, read_weights, unique_tensors
+from workers.program.module import ProgramModule
+from workers.program.write import PROGRAM, write_program
 from workers.pruning.structured.history import FILE, History, read_history, replay, write_history
 
-PROGRAM = "model.pt2"
 KEY = "secateur"
 """In config.json: how the model differs from what the rest of the config says."""
 
@@ -48,6 +48,9 @@ def save_pruned(model: LoadedModel, history: History, folder: Path, example: Bat
     scores for `example`, the folder is an ordinary one. Else `config.json` stays the dense model's and names
     `surgery.json`, which our loader replays, and `model.pt2` runs without our code or the library's.
     """
+    if isinstance(model.module, ProgramModule):
+        save_model(model, folder)  # the archive, which is written beside it, says its own widths
+        return []
     history = _earlier(model.folder, history)
     config = _config_that_says_it(model, history, example)
     if config is not None:
@@ -56,7 +59,7 @@ def save_pruned(model: LoadedModel, history: History, folder: Path, example: Bat
         save_model(model, folder)
         return [f"{CONFIG} says the new sizes: {model.architecture} loads the result with from_pretrained."]
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(_unique(model.module), folder / SINGLE, metadata={"format": "pt"})
+    save_file(unique_tensors(model.module), folder / SINGLE, metadata={"format": "pt"})
     own = {**read_config(model.folder), KEY: {"surgery": FILE}}
     (folder / CONFIG).write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
     for name in COMPANIONS:
@@ -86,7 +89,7 @@ def load_pruned(folder: Path, build: Callable[[], nn.Module]) -> nn.Module:
     module = build()
     replay(module, read_history(folder))
     weights = read_weights(folder)
-    difference = differences(module.state_dict(), weights, needed=_unique(module))
+    difference = differences(module.state_dict(), weights, needed=unique_tensors(module))
     if difference:
         raise ModelError(
             f"the weights do not match {CONFIG} and {FILE}: {difference}: "
@@ -102,17 +105,6 @@ def _earlier(folder: Path, history: History) -> History:
     if not (folder / CONFIG).is_file() or not is_pruned(read_config(folder)):
         return history
     return history.model_copy(update={"rounds": (*read_history(folder).rounds, *history.rounds)})
-
-
-def _unique(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict on the CPU, a shared tensor under its first name only: safetensors takes no others."""
-    seen: set[int] = set()
-    unique = {}
-    for name, value in module.state_dict(keep_vars=True).items():
-        if id(value) not in seen:
-            seen.add(id(value))
-            unique[name] = value.detach().cpu().contiguous()
-    return unique
 
 
 def _config_that_says_it(model: LoadedModel, history: History, example: Batch) -> Any | None:
@@ -151,7 +143,10 @@ def _new_heads(config: Any, module: nn.Module) -> Iterator[tuple[str, int]]:
         counts = set(_head_counts(module, names))
         if len(counts) == 1:
             count = counts.pop()
-            yield from ((field, count) for field in fields if hasattr(config, field))
+            one_for_all = int | None  # SegFormer's config has a list, one number for each stage
+            yield from (
+                (field, count) for field in fields if isinstance(getattr(config, field, ()), one_for_all)
+            )
     dims = {dim for part in module.modules() if isinstance(dim := getattr(part, "head_dim", None), int)}
     if len(dims) == 1 and hasattr(config, "head_dim"):
         yield "head_dim", dims.pop()
@@ -191,39 +186,9 @@ def _agrees(model: LoadedModel, config: Any, example: Batch) -> bool:
     return torch.allclose(here, there, rtol=1e-5, atol=1e-5)
 
 
-class _Scores(nn.Module):
-    """Takes the inputs in order and gives plain scores, whatever the library returns."""
-
-    def __init__(self, model: LoadedModel, names: tuple[str, ...]) -> None:
-        super().__init__()
-        self.module, self.names, self.scores = model.module, names, model.call
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.scores(self.module, dict(zip(self.names, inputs, strict=True)))
-
-
-@torch.no_grad()
 def _save_program(model: LoadedModel, path: Path, example: Batch) -> str:
     """Write the model as a program of torch.export; returns the sentence on how to run it, or why not."""
-    names = tuple(example)
-    # torch.export takes an axis of length 1 for a constant
-    inputs = tuple(one if len(one) > 1 else one.repeat_interleave(2, 0) for one in example.values())
-    axes = tuple(_free_axes(model.task, one) for one in inputs)
-    was_training = model.module.training
     try:
-        program = torch.export.export(_Scores(model, names).eval(), inputs, dynamic_shapes=(axes,))
-        torch.export.save(program, path)
-    except Exception as error:  # noqa: BLE001 - it raises anything
-        reason = str(error).strip().partition("\n")[0][:200]
-        return f"{PROGRAM} is not there, since torch.export cannot write this model: {reason}"
-    finally:
-        model.module.train(was_training)
-    return (
-        f"Without Secateur it runs by torch.export.load('{PROGRAM}').module()({', '.join(names)}), "
-        "which gives the scores."
-    )
-
-
-def _free_axes(task: Task, value: Tensor) -> dict[int, Any]:
-    free = torch.export.Dim.AUTO
-    return {0: free, 1: free} if task.reads_text and value.ndim == 2 else {0: free}
+        return write_program(model, path, example)
+    except PreflightError as error:
+        return f"{PROGRAM} is not there: {error}"

@@ -96,7 +96,8 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def _unchanged(module: nn.Module) -> Iterator[None]:
-    """Put back every attribute that a forward may set: modes, caches, buffers."""
+    """Put back every attribute that a forward may set: modes, caches, buffers, and the hooks by which
+    transformers collects hidden states: it would add them again in the next forward, and find each twice."""
     saved = [
         (each, dict(each.__dict__), [dict(table) for table in _tables(each)]) for each in module.modules()
     ]
@@ -111,5 +112,5 @@ def _unchanged(module: nn.Module) -> Iterator[None]:
                 table.update(before)
 
 
-def _tables(module: nn.Module) -> tuple[dict[str, Any], ...]:
-    return module._buffers, module._parameters, module._modules
+def _tables(module: nn.Module) -> tuple[dict[Any, Any], ...]:
+    return module._buffers, module._parameters, module._modules, module._forward_hooks
