@@ -63,9 +63,21 @@ bar-submit: $(STAMP) ## Requests a second of POST /v1/jobs against a bare route:
 bar-download: $(STAMP) ## Download of 1 GiB against boto3's defaults: at least 1.5 times as fast.
 	$(RUN) -m tests.benchmarks.download
 
+.PHONY: bar-data
+bar-data: $(STAMP) ## Images a second from parquet and tar shards against `datasets` and `webdataset`: at least as many.
+	$(RUN) -m tests.benchmarks.data
+
+.PHONY: bar-memory-1b5
+bar-memory-1b5: $(STAMP) ## Memory of a job on 1.5 B parameters in bf16: at most 1.6 times the weights.
+	$(RUN) -m tests.benchmarks.job_memory
+
 .PHONY: bar-models
 bar-models: $(STAMP) ## List 1,000 models in the local S3: at most 20 seconds.
 	$(RUN) -m tests.benchmarks.models
+
+.PHONY: bar-fuzz
+bar-fuzz: $(STAMP) ## 10,000 damaged files through every loader: refused in 5 seconds and 1 GiB, or loaded.
+	OMP_NUM_THREADS=1 $(RUN) -m tests.fuzz --files 10000
 
 .PHONY: bar-sparsegpt
 bar-sparsegpt: $(STAMP) ## SparseGPT on a block of width 4096: at most 1.1 times the paper's time, 3 times the block.

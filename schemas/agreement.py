@@ -6,13 +6,21 @@ from schemas.goal import STRUCTURED_GOALS
 from schemas.method import SemiStructured, Structured, Unstructured
 from schemas.quantize import NoQuantization
 from schemas.schedule import Iterative, Search
+from schemas.task import Task
 
 if TYPE_CHECKING:
     from schemas.job_spec import JobSpec
 
+ONNX_SUFFIX = ".onnx"
+NEEDS_GRADIENTS = frozenset({"taylor", "snip", "fisher", "hessian", "movement"})
+
 
 def refuse_what_does_not_go_together(spec: "JobSpec") -> None:
     """Raises ValueError with the fields and the remedy."""
+    if spec.model.uri.endswith(ONNX_SUFFIX) and (reason := beyond_onnx(spec)) is not None:
+        raise ValueError(reason)
+    _refuse_what_needs_data(spec)
+    _refuse_augmentation_of_other_than_images(spec)
     _refuse_what_needs_labels(spec)
     if spec.recipe is not None:
         _refuse_choices_beside_recipe(spec)
@@ -28,6 +36,83 @@ def refuse_what_does_not_go_together(spec: "JobSpec") -> None:
     _refuse_criterion_that_cannot_follow(spec)
     _refuse_what_a_schedule_cannot_know(spec)
     _refuse_teacher_of_another_order(spec)
+
+
+def beyond_onnx(spec: "JobSpec") -> str | None:
+    """What the spec asks for and an ONNX file cannot give, with the remedy; None: nothing.
+
+    It has no gradients, so nothing is trained, and its graph stays as it is.
+    """
+    method, because = spec.method, "an ONNX file has no gradients"
+    if spec.recipe is not None:
+        return f"recipe '{spec.recipe}' fine-tunes, and {because}: leave out the recipe and give a goal"
+    if isinstance(method, Structured):
+        return (
+            "pattern 'structured' makes layers smaller, and the graph of an ONNX file stays as it is: use "
+            "pattern 'unstructured' or 'semi_structured', or give the model as config.json and *.safetensors"
+        )
+    if method.criterion.kind in NEEDS_GRADIENTS:
+        return (
+            f"criterion '{method.criterion.kind}' needs gradients, and {because}: use "
+            "method.criterion 'magnitude', 'wanda' or 'sparsegpt'"
+        )
+    if isinstance(method, SemiStructured) and method.permute:
+        return "method.permute reorders layers, and the graph of an ONNX file stays as it is: leave it out"
+    if spec.schedule.kind == "gradual":
+        return f"schedule 'gradual' prunes while it trains, and {because}: use schedule 'iterative'"
+    if spec.fine_tune.epochs + spec.fine_tune.final_epochs > 0:
+        return (
+            f"{because} and cannot be fine-tuned: set fine_tune.epochs and fine_tune.final_epochs to 0, or "
+            "give the model as config.json and *.safetensors"
+        )
+    if spec.fine_tune.regrow is not None:
+        return f"fine_tune.regrow moves zeros in training, and {because}: leave it out"
+    return None
+
+
+def _refuse_what_needs_data(spec: "JobSpec") -> None:
+    """With `data.synthetic` nothing can be learned, and no floor can be promised."""
+    if not spec.data.synthetic:
+        return
+    method, remedy = spec.method, "or give data.uri"
+    needs = [
+        (spec.recipe is not None, "recipe", "measures and fine-tunes", "leave it out and give a goal"),
+        (spec.trains, "fine_tune.epochs", "learns from data", "set fine_tune.epochs and final_epochs to 0"),
+        (
+            method.criterion.needs_data,
+            f"method.criterion '{method.criterion.kind}'",
+            "measures on data",
+            "use 'magnitude', 'random', or for channels 'bn_scale' or 'fpgm'",
+        ),
+        (
+            isinstance(method, Unstructured) and method.allocation.kind == "sensitivity",
+            "method.allocation 'sensitivity'",
+            "measures the metric of each layer",
+            "use allocation 'global', 'uniform', 'erk' or 'lamp'",
+        ),
+        (isinstance(spec.schedule, Search), "schedule 'search'", "goes by a floor", "give a goal"),
+        (
+            spec.floor.min_value != 0,
+            "floor",
+            "would promise an accuracy that nothing was measured by",
+            "leave it out",
+        ),
+    ]
+    for is_asked, field, does, instead in needs:
+        if is_asked:
+            raise ValueError(f"{field} {does}, and data.synthetic is random inputs: {instead}, {remedy}")
+
+
+def _refuse_augmentation_of_other_than_images(spec: "JobSpec") -> None:
+    if spec.fine_tune.augment == "none":
+        return
+    if spec.data.task is not Task.image_classification:
+        raise ValueError(
+            f"fine_tune.augment '{spec.fine_tune.augment}' changes images and keeps their labels, which task "
+            f"'{spec.data.task}' has no use for: set fine_tune.augment to 'none'"
+        )
+    if not spec.trains and spec.recipe is None:
+        raise ValueError("fine_tune.augment changes training images: set fine_tune.epochs to 1 or more")
 
 
 def _refuse_choices_beside_recipe(spec: "JobSpec") -> None:
@@ -79,6 +164,8 @@ def _refuse_what_needs_labels(spec: "JobSpec") -> None:
         raise ValueError(
             f"INT8 is not available for task '{task}' in this version: set quantize.kind to 'none'"
         )
+    if spec.fine_tune.label_smoothing > 0 and task is Task.regression:
+        raise ValueError("a regression has no classes to smooth: leave out fine_tune.label_smoothing")
 
 
 def _refuse_criterion_that_cannot_follow(spec: "JobSpec") -> None:

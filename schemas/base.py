@@ -67,6 +67,25 @@ S3Prefix = Annotated[
 ]
 """`s3://bucket/prefix/`: a folder in S3; a missing last slash is added."""
 
+MODEL_FILE_SUFFIXES = (".pt2", ".onnx")
+"""Of files that are a whole model: `torch.export` archives and ONNX files."""
+
+
+def is_model_file(uri: str) -> bool:
+    """Whether the URI is that of a single file, not of a folder."""
+    return uri.endswith(MODEL_FILE_SUFFIXES) and "/" in uri.removeprefix("s3://")
+
+
+def _model(uri: str) -> str:
+    folder = _folder(uri)
+    return uri if is_model_file(uri) else folder
+
+
+S3Model = Annotated[
+    str, Field(max_length=1024, json_schema_extra={"pattern": _S3_PREFIX}), AfterValidator(_model)
+]
+"""`s3://bucket/prefix/`, or `s3://bucket/prefix/model.pt2`: a folder, or one file that is a model."""
+
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}$")]
 MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]

@@ -121,6 +121,9 @@ class Swa(Spec):
 Average = Annotated[Ema | Swa, Field(discriminator="kind")]
 
 
+AugmentName = Literal["none", "light", "standard", "strong"]
+
+
 class FineTune(Spec):
     """One round's training. `epochs: 0` means that nothing is trained."""
 
@@ -143,6 +146,12 @@ class FineTune(Spec):
         "zeros move, and statistics of batch norms measured anew.",
     )
     regrow: Rigl | None = Field(None, description="Null: a zero stays a zero.")
+    augment: AugmentName = Field(
+        "none",
+        description="Random changes to training images, new in each epoch. light: shifts and flips. "
+        "standard: crops, flips, TrivialAugment. strong: smaller crops, flips, RandAugment, random erasing. "
+        "All of them mirror images: not for letters and digits.",
+    )
     patience: int | None = Field(
         None,
         ge=1,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from schemas.agreement import refuse_what_does_not_go_together
+from schemas.agreement import ONNX_SUFFIX, refuse_what_does_not_go_together
 from schemas.base import Metadata, Spec, Tag, not_delivered
 from schemas.benchmark import BenchmarkSpec
 from schemas.fine_tune import FineTune
@@ -19,10 +19,8 @@ from schemas.task import Task
 from schemas.wire import DeviceClass
 
 ExportFormat = Annotated[
-    Literal["safetensors", "onnx"],
-    not_delivered(
-        "export", {"torch_export": "use 'safetensors' and 'onnx'", "tensorrt": "use 'safetensors' and 'onnx'"}
-    ),
+    Literal["safetensors", "onnx", "torch_export"],
+    not_delivered("export", {"tensorrt": "use 'safetensors' and 'onnx'"}),
 ]
 
 
@@ -104,7 +102,7 @@ class JobSpec(Spec):
     schedule: Schedule = Field(default_factory=Iterative)
     fine_tune: FineTune = FineTune()
     quantize: Quantize = NoQuantization()
-    export: tuple[ExportFormat, ...] = Field(("safetensors", "onnx"), min_length=1, max_length=2)
+    export: tuple[ExportFormat, ...] = Field(("safetensors", "onnx"), min_length=1, max_length=3)
     benchmark: BenchmarkSpec = BenchmarkSpec()
     placement: Placement = Placement()
     budget: Budget = Budget()
@@ -121,7 +119,8 @@ class JobSpec(Spec):
         for name, remedy in _LATER_FIELDS.items():
             if name in value:
                 raise ValueError(f"'{name}' is not available in this version: {remedy}")
-        return _with_default_schedule(_with_default_optimizer(value))
+        value = _without_data(value)
+        return _with_default_schedule(_with_default_optimizer(_with_default_epochs(value)))
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "JobSpec":
@@ -139,6 +138,23 @@ class JobSpec(Spec):
         if self.quantize.kind.startswith("int8") and "onnx" not in self.export:
             raise ValueError("quantize makes an ONNX file: add 'onnx' to export")
         return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether any round fine-tunes."""
+        return self.fine_tune.epochs + self.fine_tune.final_epochs > 0
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is trained, measured or calibrated on training samples."""
+        measures = isinstance(self.method, Unstructured) and self.method.allocation.kind == "sensitivity"
+        return (
+            self.trains
+            or self.recipe is not None
+            or self.method.criterion.needs_data
+            or measures
+            or self.quantize.kind == "int8_static"
+        )
 
     def rounds_in_all(self) -> int:
         """Rounds that this job runs if every one holds."""
@@ -180,10 +196,29 @@ class JobSpec(Spec):
         return None if any(not one.held for one in rounds) else self.removed_after(len(rounds) + 1)
 
 
-def _with_default_optimizer(value: dict[str, Any]) -> dict[str, Any]:
-    """Transformers of text, sound and boxes are fine-tuned with AdamW where the spec does not say otherwise."""
+def _without_data(value: dict[str, Any]) -> dict[str, Any]:
+    """With synthetic data: pruned at once, nothing trained, no floor, unless the spec says otherwise."""
     data, fine_tune = value.get("data"), value.get("fine_tune", {})
-    adapts = isinstance(data, dict) and data.get("task") in _WITH_ADAMW
+    if not isinstance(data, dict) or data.get("synthetic") is not True or not isinstance(fine_tune, dict):
+        return value
+    once = {"schedule": {"kind": "one_shot"}} if value.get("goal") is not None else {}
+    return {"floor": {"min_value": 0.0}, **once, **value, "fine_tune": {"epochs": 0, **fine_tune}}
+
+
+def _with_default_epochs(value: dict[str, Any]) -> dict[str, Any]:
+    """An ONNX file is not fine-tuned."""
+    model, fine_tune = value.get("model"), value.get("fine_tune", {})
+    is_onnx = isinstance(model, dict) and str(model.get("uri", "")).endswith(ONNX_SUFFIX)
+    if is_onnx and isinstance(fine_tune, dict) and "epochs" not in fine_tune:
+        return {**value, "fine_tune": {**fine_tune, "epochs": 0}}
+    return value
+
+
+def _with_default_optimizer(value: dict[str, Any]) -> dict[str, Any]:
+    """Models of text, sound and boxes are fine-tuned with AdamW where the spec does not say otherwise."""
+    data, fine_tune = value.get("data"), value.get("fine_tune", {})
+    task = data.get("task") if isinstance(data, dict) else None
+    adapts = isinstance(task, str) and task in _WITH_ADAMW
     if adapts and isinstance(fine_tune, dict) and "optimizer" not in fine_tune:
         return {**value, "fine_tune": {**fine_tune, "optimizer": {"kind": "adamw"}}}
     return value

@@ -17,6 +17,9 @@ class ModelFigures(Resource):
     """Size and quality of one model."""
 
     metric: float
+    metrics: dict[str, float] = Field(
+        default_factory=dict, description="What else was measured, by name: top-5 accuracy, perplexity, …."
+    )
     parameters: int
     nonzeros: int = Field(description="Parameters that are not zero.")
     bytes: int = Field(description="Size of `model.safetensors`.")

@@ -38,9 +38,8 @@ def resnet(folder: Path, *, seed: int = 0, channels: int = 1, **config: Any) -> 
     """A transformers ResNet with about 6,000 weights, and a preprocessor that states its size."""
     torch.manual_seed(seed)
     options = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
-    model = ResNetForImageClassification(
-        ResNetConfig(num_channels=channels, num_labels=CLASSES, **{**options, **config})
-    )
+    named = {"num_labels": CLASSES, **options, **config}
+    model = ResNetForImageClassification(ResNetConfig(num_channels=channels, **named))
     model.save_pretrained(folder)
     preprocessor(folder, channels)
     return folder

@@ -43,7 +43,7 @@ class Cache:
     """
 
     def __init__(self, blobs: Blobs, root: Path, limit_bytes: int) -> None:
-        self._blobs = blobs
+        self.blobs = blobs
         self._root = root
         self._limit = limit_bytes
 
@@ -60,7 +60,12 @@ class Cache:
 
         Raises StorageError as pull_folder does, or when the cache has no room left.
         """
-        source = look_at(self._blobs, uri, allow)
+        with self.hold(look_at(self.blobs, uri, allow), on_bytes=on_bytes, threads=threads) as entry:
+            yield entry
+
+    @contextmanager
+    def hold(self, source: Source, *, on_bytes: OnBytes, threads: int = THREADS) -> Iterator[Entry]:
+        """The files of a listed folder, as `folder` has them. A single file of it can be an entry too."""
         place = self._root / _key(source)
         hit = True
         while True:
@@ -94,7 +99,7 @@ class Cache:
             shutil.rmtree(place / "files", ignore_errors=True)
         self._make_room(place, source.bytes)
         (place / "files").mkdir(exist_ok=True)
-        pull(self._blobs, source, place / "files", on_bytes=on_bytes, threads=threads)
+        pull(self.blobs, source, place / "files", on_bytes=on_bytes, threads=threads)
         draft = place / f"{_MARKER}.new"
         draft.write_text(json.dumps(_stamps(place, source)))
         draft.replace(place / _MARKER)

@@ -8,13 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 
+from schemas.base import is_model_file
 from service.settings import MiB
 from service.store.blobs import Blob, BlobConflict, BlobError, Blobs, BlobUnavailable, parse_uri
 from workers.checksums import Stated, crc32, stated
 from workers.errors import StorageError, StorageUnavailable
-from workers.partial import Partial, Plan
+from workers.model_files import PICKLES, one_form, with_companions
+from workers.partial import OWN, Partial, Plan
 from workers.ranged import RangeReader
 
 MODEL_FILES = (
@@ -25,13 +28,30 @@ MODEL_FILES = (
     "vocab*",
     "merges.txt",
     "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+    "*.spm",
+    "target_vocab.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "surgery.json",
+    "*.pt2",
+    "*.onnx",
+    "*.onnx.data",
+    "*.onnx_data",
 )
-DATA_FILES = ("*.parquet", "*.npz", "data/*.parquet", "data/*.npz")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-"""Suffixes of files that run code when they are opened; no pattern lets them in."""
+DATA_FILES = (
+    *(f"{folder}*.{kind}" for folder in ("", "data/") for kind in ("parquet", "npz", "txt", "tar")),
+    "*.safetensors",
+    *(f"{split}/*.tar" for split in ("train", "validation", "calibration")),
+)
 
+MAX_OBJECTS = 200_000
+"""Of one folder; S3 lists them a thousand at a time."""
+_MOST_NAME_BYTES = 200
 RANGE_BYTES = 32 * MiB
 THREADS = 4
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -74,18 +94,37 @@ class Source:
 
 
 def look_at(blobs: Blobs, uri: str, allow: Sequence[str]) -> Source:
-    """List the folder. `allow` has patterns for relative names, segment by segment.
+    """List the folder, or a model's file and the small files beside it. `allow` has patterns for relative
+    names, segment by segment.
 
-    Raises StorageError when the bucket cannot be read or nothing is under the prefix.
+    Raises StorageError when the bucket cannot be read or nothing is there.
     """
+    if is_model_file(uri):
+        return _look_at_file(blobs, uri, allow)
     bucket, prefix = parse_uri(uri if uri.endswith("/") else uri + "/")
     with as_storage_error():
-        listed = [blob for blob in blobs.of(bucket).list(prefix) if not blob.key.endswith("/")]
-    if not listed:
-        raise StorageError(f"{uri} holds no files; check the bucket and the prefix")
-    names = {blob.key.removeprefix(prefix): blob for blob in listed}
-    files = {name: blob for name, blob in names.items() if wanted(name, allow)}
+        found = list(islice(blobs.of(bucket).list(prefix), MAX_OBJECTS + 1))
+        listed = [blob for blob in found if not blob.key.endswith("/")]
+        if len(found) > MAX_OBJECTS:
+            raise StorageError(f"{uri} holds more than {MAX_OBJECTS:,} objects: give a folder with fewer")
+        if not listed:
+            raise StorageError(f"{uri} holds no files; check the bucket and the prefix")
+        names = {blob.key.removeprefix(prefix): blob for blob in listed}
+        files = {name: blob for name, blob in names.items() if wanted(name, allow)}
+        files = one_form(blobs.of(bucket), files)
     return Source(uri, files, tuple(sorted(names.keys() - files.keys())))
+
+
+def _look_at_file(blobs: Blobs, uri: str, allow: Sequence[str]) -> Source:
+    bucket, key = parse_uri(uri)
+    folder, slash, own = key.rpartition("/")
+    with as_storage_error():
+        listed = list(blobs.of(bucket).list(folder + slash, delimiter="/"))
+    names = {name: blob for blob in listed if (name := blob.key.removeprefix(folder + slash))}
+    if own not in names or not wanted(own, allow):
+        raise StorageError(f"{uri} is not there; check the bucket and the name")
+    files = with_companions(own, {name: blob for name, blob in names.items() if wanted(name, allow)})
+    return Source(f"s3://{bucket}/{folder}{slash}", files, ())
 
 
 def pull_folder(
@@ -271,11 +310,18 @@ class _PartCrcs:
 def wanted(name: str, allow: Sequence[str]) -> bool:
     """Whether a pattern names it, and it can be a path below the folder and nothing else."""
     segments = name.split("/")
-    if any(segment in ("", ".", "..") or "\\" in segment or "\0" in segment for segment in segments):
+    if not all(map(_is_file_name, segments)):
         return False
-    if name.lower().endswith(PICKLES):
+    if name.lower().endswith((*PICKLES, *OWN)):
         return False
     return any(_matches(segments, pattern.split("/")) for pattern in allow)
+
+
+def _is_file_name(segment: str) -> bool:
+    """Of this folder, on any disk: also with what is appended while the file arrives."""
+    if segment in ("", ".", "..") or "\\" in segment or not segment.isprintable():
+        return False
+    return len(segment.encode()) <= _MOST_NAME_BYTES
 
 
 def _matches(segments: list[str], patterns: list[str]) -> bool:

@@ -46,9 +46,9 @@ def parse_documents(text: str, name: str) -> list[Document]:
     except json.JSONDecodeError as json_error:
         try:
             parsed = list(_yaml(text))  # YAML's own braces
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError, ValueError):
             raise _unreadable(name, str(json_error)) from json_error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise _unreadable(name, str(error)) from error
     flat = [item for one in parsed if one is not None for item in (one if isinstance(one, list) else [one])]
     for number, item in enumerate(flat, 1):

@@ -33,6 +33,9 @@ def _models(report: Report) -> Table:
     table.add_row(
         report.metric_name, metric(dense.metric), f"{metric(pruned.metric)} (floor {report.floor:.4f})"
     )
+    for name, value in dense.metrics.items():
+        if name in pruned.metrics:
+            table.add_row(escape(name), metric(value), metric(pruned.metrics[name]))
     table.add_row(f"{report.quantity} removed", "", share(report.removed))
     table.add_row("parameters", whole(dense.parameters), whole(pruned.parameters))
     table.add_row("not zero", whole(dense.nonzeros), whole(pruned.nonzeros))

@@ -10,6 +10,7 @@ from schemas.task import Task
 MAX_CONFIG_BYTES = 2**20
 LIBRARIES = ("transformers", "timm", "torchvision")
 
+_CODE_KEYS = ("trust_remote_code", "custom_pipelines")
 _KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 _HEADS = {
     "ForImageClassification": Task.image_classification,
@@ -99,6 +100,8 @@ def _refuse_code(entries: list[tuple[str, Any]]) -> None:
                 "config.json: 'auto_map' asks for Python code from the model folder, which is never run: "
                 "use an architecture that transformers has itself and delete 'auto_map'"
             )
+        if key in _CODE_KEYS and value:
+            raise Unreadable(f"config.json: '{key}' asks for Python code, which is never run: delete '{key}'")
         if key in _KERNEL_KEYS and "/" in str(value):
             raise Unreadable(
                 f"config.json: '{key}' asks for code from a repository ({str(value)[:100]}): delete '{key}'"

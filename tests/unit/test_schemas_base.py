@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.base import S3Prefix
+from schemas.base import S3Model, S3Prefix
 from schemas.event import Event
 from schemas.job import Status
 from schemas.problem import Problem
 from schemas.wire import SERVED_BY, DeviceClass
 
 PREFIX = TypeAdapter(S3Prefix)
+MODEL = TypeAdapter(S3Model)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,29 @@ def test_an_s3_prefix_is_a_folder(given: str, expected: str):
 def test_refuses_what_is_no_s3_prefix_or_leaves_it(uri: object):
     with pytest.raises(ValidationError):
         PREFIX.validate_python(uri)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("s3://zoo/a/model.pt2", "s3://zoo/a/model.pt2"),
+        ("s3://zoo/model.onnx", "s3://zoo/model.onnx"),
+        ("s3://zoo/model.pt2/", "s3://zoo/model.pt2/"),
+        ("s3://zoo/model.pt", "s3://zoo/model.pt/"),
+        ("s3://zoo.onnx", "s3://zoo.onnx/"),
+        ("s3://zoo/m", "s3://zoo/m/"),
+    ],
+)
+def test_a_model_is_a_folder_or_one_file(given: str, expected: str):
+    assert MODEL.validate_python(given) == expected
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://zoo/../model.pt2", "model.pt2", "s3://zoo//model.onnx", "s3://zoo/a\n.pt2"]
+)
+def test_refuses_a_model_file_that_leaves_its_bucket(uri: str):
+    with pytest.raises(ValidationError):
+        MODEL.validate_python(uri)
 
 
 def test_statuses_say_whether_they_are_final_and_whether_a_job_may_be_claimed():

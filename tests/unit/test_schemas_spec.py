@@ -150,7 +150,6 @@ NOT_YET = [
     ({"webhook": {"url": "https://example.org"}}, "event stream"),
     ({"retention": {"days": 3}}, "DELETE /v1/jobs"),
     ({"export": ["safetensors", "tensorrt"]}, "'onnx'"),
-    ({"export": ["torch_export"]}, "'safetensors'"),
     ({"benchmark": {"backend": "tensorrt"}}, "use 'onnxruntime'"),
     ({"benchmark": {"backend": "torch"}}, "use 'onnxruntime'"),
     ({"benchmark": {"backend": "openvino"}}, "use 'onnxruntime'"),
@@ -165,6 +164,10 @@ def test_refuses_what_is_not_delivered_yet_with_a_remedy(change: dict[str, Any],
 
     assert "not available in this version" in message
     assert remedy in message
+
+
+def test_all_three_files_can_be_asked_for():
+    assert spec(export=["safetensors", "onnx", "torch_export"]).export[2] == "torch_export"
 
 
 def test_refuses_an_export_without_the_result():
@@ -223,6 +226,10 @@ AGREE = [
     ({"goal": None, "method": TWO_OF_FOUR}, "one sparsity only"),
     ({"schedule": {"kind": "search"}}, "takes no goal"),
     ({"goal": None, "schedule": {"kind": "iterative"}}, "give a goal, or schedule 'search'"),
+    (
+        {"data": {**EXAMPLE["data"], "task": "regression"}, "fine_tune": {"label_smoothing": 0.1}},
+        "no classes to smooth",
+    ),
     ({"recipe": "auto"}, "recipe 'auto' chooses goal itself"),
     ({"recipe": "auto", "goal": None, "method": TWO_OF_FOUR}, "chooses method itself"),
     (

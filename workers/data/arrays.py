@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import center_crop, resize
+from torchvision.transforms.v2.functional import resize
 
 from workers.data.memory import Allowance
 from workers.data.text import check_ids
@@ -75,10 +75,6 @@ def _fit(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     if size is None or size == tuple(images.shape[2:]):
         return images
     bilinear = InterpolationMode.BILINEAR
-    if preprocessing.crop is None:
-        squeezed: Tensor = resize(images, list(size), bilinear, antialias=True)
-        return squeezed
-    cover = max(size[0] / images.shape[2], size[1] / images.shape[3]) / preprocessing.crop
-    grown = [max(side, round(old * cover)) for side, old in zip(size, images.shape[2:], strict=True)]
-    cut: Tensor = center_crop(resize(images, grown, bilinear, antialias=True), list(size))
-    return cut
+    grown: Tensor = resize(images, list(preprocessing.resized(*images.shape[2:])), bilinear, antialias=True)
+    top, left = preprocessing.corner(*grown.shape[2:])
+    return grown[..., top : top + size[0], left : left + size[1]]

@@ -9,6 +9,8 @@ from torch import Tensor
 
 Transform = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 """From stored inputs (uint8 images [N,C,H,W], token ids [N,T]) to what the model takes."""
+Augment = Callable[[Mapping[str, Tensor], torch.Generator], dict[str, Tensor]]
+"""Random changes to the stored inputs of one training batch, drawn from the generator."""
 
 
 class Samples(Protocol):
@@ -70,6 +72,8 @@ class Bundle:
     transform: Transform
     calibration: Samples | None = None
     """Samples to measure by before a cut, where the data has a split for them."""
+    augment: Augment | None = None
+    """What is done to batches in random order, and to no others."""
 
     def judged_by(self, split: Samples) -> "Bundle":
         """The same, with another split to evaluate on."""
@@ -80,5 +84,8 @@ class Bundle:
     ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         """Batches of (inputs, labels) on `device`; `shuffle`: random order, the last short one dropped."""
         for part in split.batches(size, shuffle):
-            inputs = {name: value.to(device) for name, value in self.transform(part.inputs).items()}
+            stored = part.inputs
+            if self.augment is not None and shuffle is not None:
+                stored = self.augment(stored, shuffle)
+            inputs = {name: value.to(device) for name, value in self.transform(stored).items()}
             yield inputs, part.labels.to(device)

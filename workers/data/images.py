@@ -1,14 +1,16 @@
 """From encoded images to one uint8 tensor, as the model's own preprocessing says."""
 
 import io
-from collections.abc import Iterable
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from workers.data.memory import Allowance
@@ -20,8 +22,21 @@ MAX_PIXELS = 50_000_000
 """A 60 kB file can unpack to gigabytes of pixels; photographs have fewer than these."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# What Pillow's PNG and JPEG readers raise on damaged files
-_UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+UNREADABLE = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    struct.error,
+    zlib.error,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What Pillow's readers raise on damaged files."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,7 @@ class Decoder:
     channels: int
     where: str
 
-    def __call__(self, cell: tuple[int, Any]) -> np.ndarray:
+    def __call__(self, cell: tuple[int | str, Any]) -> np.ndarray:
         """Decode a (row, value) pair, the value bytes or `{"bytes": …}`; DataError names the row."""
         row, value = cell
         encoded = value.get("bytes") if isinstance(value, dict) else value
@@ -44,14 +59,15 @@ class Decoder:
         try:
             with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
                 self._check(row, image)
-                array = np.asarray(self._fit(image.convert(_MODES[self.channels])))
-        except _UNREADABLE as error:
+                mode = _MODES[self.channels]
+                array = np.asarray(self._fit(image if image.mode == mode else image.convert(mode)))
+        except UNREADABLE as error:
             raise DataError(
                 f"{self.where}: row {row} is not a readable PNG or JPEG image ({error}): remove or replace it"
             ) from error
         return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
-    def _check(self, row: int, image: Image.Image) -> None:
+    def _check(self, row: int | str, image: Image.Image) -> None:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise DataError(f"{self.where}: row {row} has {width} x {height} pixels; at most {MAX_PIXELS:,}")
@@ -59,23 +75,27 @@ class Decoder:
             raise DataError(f"{self.where}: row {row} has more than 8 bits a channel: give 8-bit images")
 
     def _fit(self, image: Image.Image) -> Image.Image:
-        size, crop = self.preprocessing.size, self.preprocessing.crop
-        if size is None or size == (image.height, image.width):
-            return image
-        filter_ = Image.Resampling(self.preprocessing.resample)
-        if crop is None:
-            return image.resize((size[1], size[0]), filter_)
-        return ImageOps.fit(image, (size[1], size[0]), filter_, bleed=(1 - crop) / 2)
+        return fitted(image, self.preprocessing, Image.Resampling(self.preprocessing.resample))
+
+
+def fitted(image: Image.Image, preprocessing: Preprocessing, filter_: Image.Resampling) -> Image.Image:
+    """The image at the model's size: resized, and the centre cut out, as the model's own library does it."""
+    size = preprocessing.size
+    if size is None or (size == (image.height, image.width) and preprocessing.crop in (None, 1.0)):
+        return image
+    height, width = preprocessing.resized(image.height, image.width)
+    grown = image.resize((width, height), filter_)
+    if (height, width) == size:
+        return grown
+    top, left = preprocessing.corner(height, width)
+    return grown.crop((left, top, left + size[1], top + size[0]))
 
 
 def decode(
     chunks: Iterable[list[tuple[int, Any]]], count: int, decoder: Decoder, allowance: Allowance
 ) -> Tensor:
     """`count` images as one tensor [N,C,H,W] uint8; the memory is counted before it is taken."""
-    if decoder.channels not in _MODES:
-        raise DataError(
-            f"the model takes {decoder.channels} channels: give arrays in .npz files instead of images"
-        )
+    refuse_channels(decoder.channels)
     stacked = np.empty((0, 0, 0, 0), np.uint8)
     position = 0
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # Pillow decodes outside the interpreter lock
@@ -84,17 +104,23 @@ def decode(
                 if position == 0:
                     allowance.take(count * array.nbytes, f"{decoder.where}: {count:,} images")
                     stacked = np.empty((count, *array.shape), np.uint8)
-                _check_shape(row, array, stacked, decoder.where)
+                check_shape(row, array.shape, stacked.shape[1:], decoder.where)
                 stacked[position] = array
                 position += 1
     assert position == count
     return torch.from_numpy(stacked)
 
 
-def _check_shape(row: int, array: np.ndarray, stacked: np.ndarray, where: str) -> None:
-    if array.shape != stacked.shape[1:]:
+def refuse_channels(channels: int) -> None:
+    """DataError where no image file has so many channels."""
+    if channels not in _MODES:
+        raise DataError(f"the model takes {channels} channels: give arrays in .npz files instead of images")
+
+
+def check_shape(row: int | str, found: Sequence[int], first: Sequence[int], where: str) -> None:
+    """DataError where an image [C,H,W] is not of the shape of the first one."""
+    if tuple(found) != tuple(first):
         raise DataError(
-            f"{where}: row {row} is {array.shape[1]} x {array.shape[2]}, the first image is "
-            f"{stacked.shape[2]} x {stacked.shape[3]}, and the model states no size: set 'size' in "
-            "preprocessor_config.json, or give images of one size"
+            f"{where}: row {row} is {found[1]} x {found[2]}, the first image is {first[1]} x {first[2]}, and "
+            "the model states no size: set 'size' in preprocessor_config.json, or give images of one size"
         )

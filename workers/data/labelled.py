@@ -1,5 +1,6 @@
 """Images or texts with one class each, from parquet or `.npz`, every sample checked."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,47 +9,48 @@ import torch
 from torch import Tensor
 
 from schemas.refs import DataRef
-from schemas.task import Task
 from workers.data.arrays import to_images, to_tokens
 from workers.data.bundle import Bundle, Split
+from workers.data.class_names import class_names
 from workers.data.files import SplitFiles, find_optional_split, find_split
 from workers.data.images import Decoder, decode
-from workers.data.labels import to_classes
+from workers.data.labels import to_labels
 from workers.data.memory import Allowance
 from workers.data.normalize import Normalize, as_they_are
 from workers.data.npz import read_arrays
 from workers.data.parquet import open_table
+from workers.data.rows import choose
 from workers.data.text import check_ids, tokenize
-from workers.models.folder import read_config
 from workers.models.loaded import LoadedModel
 from workers.models.preprocessing import Preprocessing, read_preprocessing
 
 
 def load_labelled(folder: Path, spec: DataRef, model: LoadedModel, *, seed: int, max_bytes: int) -> Bundle:
     """Whole samples with a class each: images or texts, from parquet or `.npz`."""
-    reader = _Reader(spec, model, Allowance(max_bytes))
-    train_files, validation_files = find_split(folder, "train"), find_split(folder, "validation")
-    train = reader.read(train_files, spec.max_train_samples, seed)
+    reader = LabelledReader(spec, model, Allowance(max_bytes))
+    train_files, validation_files = find_optional_split(folder, "train"), find_split(folder, "validation")
+    train = reader.read(train_files, spec.max_train_samples, seed) if train_files else None
     validation = reader.read(validation_files, None, seed)
     calibration_files = find_optional_split(folder, "calibration")
     return Bundle(
-        train,
+        validation.first(0) if train is None else train,
         validation,
         as_they_are if reader.preprocessing is None else Normalize(reader.preprocessing),
         None if calibration_files is None else reader.read(calibration_files, None, seed),
     )
 
 
-class _Reader:
+class LabelledReader:
+    """Reads the splits of one data set into memory, within an allowance of bytes for all of them."""
+
     def __init__(self, spec: DataRef, model: LoadedModel, allowance: Allowance) -> None:
         self.spec = spec
         self.model = model
         self.allowance = allowance
         self.preprocessing: Preprocessing | None = None
-        if spec.task is Task.image_classification:
-            self.preprocessing = read_preprocessing(model.folder, model.image_channels)
-        label2id = read_config(model.folder).get("label2id")
-        self.label2id = label2id if isinstance(label2id, dict) else {}
+        if model.image_channels:
+            stated = read_preprocessing(model.folder, model.image_channels)
+            self.preprocessing = replace(stated, size=stated.size or model.image_size)
 
     def read(self, files: SplitFiles, limit: int | None, seed: int) -> Split:
         """One split; with `limit` so many of its samples, in the order of the files."""
@@ -58,7 +60,7 @@ class _Reader:
         table = open_table(files, [self.spec.input_name, self.spec.label_name])
         labels_of = [value for chunk in table.column(self.spec.label_name) for _, value in chunk]
         labels = self._labels(labels_of, files)
-        chosen = _choose(table.rows, limit, seed)
+        chosen = choose(table.rows, limit, seed)
         chunks = table.column(self.spec.input_name, chosen)
         where = table.where(self.spec.input_name)
         if self.preprocessing is None:
@@ -86,7 +88,7 @@ class _Reader:
             allowance=self.allowance,
         )
         labels = self._labels(arrays.pop(label_column), files)
-        chosen = _choose(len(labels), limit, seed)
+        chosen = choose(len(labels), limit, seed)
         if chosen is not None:
             arrays = {key: array[chosen] for key, array in arrays.items()}
             labels = labels[torch.from_numpy(chosen)]
@@ -107,12 +109,5 @@ class _Reader:
 
     def _labels(self, values: Any, files: SplitFiles) -> Tensor:
         where = f"column '{self.spec.label_name}' of the split '{files.split}'"
-        return to_classes(values, classes=self.model.classes, label2id=self.label2id, where=where)
-
-
-def _choose(rows: int, limit: int | None, seed: int) -> np.ndarray | None:
-    """Row numbers in order, drawn with the seed; None: all rows."""
-    if limit is None or limit >= rows:
-        return None
-    drawn: np.ndarray = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))[:limit].numpy()
-    return np.sort(drawn)
+        names = None if files.is_npz else class_names(files.paths, self.spec.label_name)
+        return to_labels(values, model=self.model, where=where, names=names)

@@ -1,6 +1,10 @@
-"""Arrays of an `.npz` file, whose headers are read before their data."""
+"""Arrays of an `.npz` or safetensors file, whose headers are read before their data."""
 
+import lzma
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,16 +12,42 @@ import numpy as np
 from numpy.lib import format as npy
 
 from workers.data.memory import Allowance
+from workers.data.tensors import read_tensors
 from workers.errors import DataError
 from workers.models.folder import listed
 
-_BROKEN = (zipfile.BadZipFile, OSError, ValueError, EOFError, KeyError, NotImplementedError)
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What zipfile, its decompressors and numpy's reader of headers raise on damaged files."""
 
 
 def read_arrays(
     path: Path, *, required: Sequence[str], optional: Sequence[str], allowance: Allowance
 ) -> dict[str, np.ndarray]:
     """The named arrays; DataError when one is missing, pickled, too large, or not one row a sample."""
+    read = read_tensors if path.suffix == ".safetensors" else _read_npz
+    arrays = read(path, required=required, optional=optional, allowance=allowance)
+    _check_rows(arrays, path)
+    return arrays
+
+
+def _read_npz(
+    path: Path, *, required: Sequence[str], optional: Sequence[str], allowance: Allowance
+) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -31,13 +61,11 @@ def read_arrays(
             for name in wanted:
                 _check_member(archive, name, path, allowance)
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in wanted}
+            return {name: np.asarray(file[name]) for name in wanted}
     except _BROKEN as error:
         raise DataError(
             f"{path.name} is not a valid .npz file ({error}): save it with numpy.savez again"
         ) from error
-    _check_rows(arrays, path)
-    return arrays
 
 
 def _check_member(archive: zipfile.ZipFile, name: str, path: Path, allowance: Allowance) -> None:
@@ -50,6 +78,8 @@ def _check_member(archive: zipfile.ZipFile, name: str, path: Path, allowance: Al
             f"{path.name}: the array '{name}' is pickled (dtype object), which can run code when it is read: "
             "save numbers, or text as fixed-length strings"
         )
+    if min(shape, default=0) < 0:
+        raise DataError(f"{path.name}: the array '{name}' has the shape {list(shape)}: save it again")
     allowance.take(int(np.prod(shape, dtype=object)) * dtype.itemsize, f"{path.name}: the array '{name}'")
 
 

@@ -13,7 +13,21 @@ from workers.data.files import SplitFiles
 from workers.errors import DataError
 from workers.models.folder import listed
 
+MAX_ROWS = 50_000_000
+"""Of a split."""
 _ROWS_AT_A_TIME = 256
+_MAX_BATCH_BYTES = 2**29
+BROKEN = (
+    pyarrow.ArrowException,
+    ArithmeticError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What pyarrow raises on damaged files, and on values that are not of their column's type."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +43,19 @@ class Table:
 
     def column(self, name: str, chosen: np.ndarray | None = None) -> Iterator[list[tuple[int, Any]]]:
         """Chunks of (row number, Python value) of one column, in order; with `chosen` only those rows."""
-        wanted = np.isin(np.arange(self.rows), chosen) if chosen is not None else np.full(self.rows, True)
+        wanted = None if chosen is None else np.isin(np.arange(self.rows), chosen)
         start = 0
         for path in self.files.paths:
             for batch in _batches(path, name):
-                kept = np.flatnonzero(wanted[start : start + len(batch)])
-                values = batch.column(0).take(pyarrow.array(kept)).to_pylist()
-                yield list(zip((kept + start).tolist(), values, strict=True))
-                start += len(batch)
+                end = start + len(batch)
+                kept = np.arange(len(batch)) if wanted is None else np.flatnonzero(wanted[start:end])
+                yield list(zip((kept + start).tolist(), _values(batch, kept, path), strict=True))
+                start = end
+        if start != self.rows:
+            raise DataError(
+                f"{self.where(name)} has {start:,} rows, and the files' footers say {self.rows:,}: "
+                "write the files again"
+            )
 
 
 def open_table(files: SplitFiles, columns: Sequence[str]) -> Table:
@@ -46,14 +65,11 @@ def open_table(files: SplitFiles, columns: Sequence[str]) -> Table:
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
                 names, rows = file.schema_arrow.names, rows + file.metadata.num_rows
-        except (pyarrow.ArrowException, OSError) as error:
-            raise _broken(path, error) from error
-        for column in columns:
-            if column not in names:
-                raise DataError(
-                    f"{path.name} has no column '{column}' (it has {listed(names, 20)}): "
-                    "set data.input_column and data.label_column"
-                )
+        except BROKEN as error:
+            raise broken(path.name, error) from error
+        refuse_missing(names, columns, path.name)
+    if rows > MAX_ROWS:
+        raise DataError(f"the split '{files.split}' has {rows:,} rows; at most {MAX_ROWS:,} are read")
     if rows == 0:
         raise DataError(f"the split '{files.split}' is empty ({listed(path.name for path in files.paths)})")
     return Table(files, rows)
@@ -62,10 +78,41 @@ def open_table(files: SplitFiles, columns: Sequence[str]) -> Table:
 def _batches(path: Path, column: str) -> Iterator[pyarrow.RecordBatch]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            yield from file.iter_batches(_ROWS_AT_A_TIME, columns=[column], use_threads=False)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise _broken(path, error) from error
+            rows = _rows_at_a_time(file.metadata)
+            yield from file.iter_batches(rows, columns=[column], use_threads=False)
+    except BROKEN as error:
+        raise broken(path.name, error) from error
 
 
-def _broken(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path.name} is not a valid parquet file ({error}): upload it again")
+def _rows_at_a_time(metadata: pyarrow.parquet.FileMetaData) -> int:
+    """So few that they fit where each is as long as all that a row group says it has: a dictionary has a value
+    once, and a batch has it in each row.
+
+    Of a row group, not of its columns: for a damaged column, pyarrow 25 ends the process in `column()`.
+    """
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    longest = max((group.total_byte_size for group in groups), default=1)
+    return max(1, min(_ROWS_AT_A_TIME, _MAX_BATCH_BYTES // max(1, longest)))
+
+
+def _values(batch: pyarrow.RecordBatch, kept: np.ndarray, path: Path) -> list[Any]:
+    try:
+        values: list[Any] = batch.column(0).take(pyarrow.array(kept)).to_pylist()
+    except BROKEN as error:
+        raise broken(path.name, error) from error
+    return values
+
+
+def refuse_missing(names: Sequence[str], columns: Sequence[str], file: str) -> None:
+    """DataError where one of `columns` is not among the `names` of the file's columns."""
+    for column in columns:
+        if column not in names:
+            raise DataError(
+                f"{file} has no column '{column}' (it has {listed(names, 20)}): "
+                "set data.input_column and data.label_column"
+            )
+
+
+def broken(file: str, error: Exception) -> DataError:
+    """What to say of a file that pyarrow does not read."""
+    return DataError(f"{file} is not a valid parquet file ({error}): upload it again")

@@ -1,27 +1,21 @@
 """From texts to token ids, with the tokenizer of the model's folder."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from schemas.task import Task
 from workers.data.memory import Allowance
+from workers.data.tokenizer import open_tokenizer
 from workers.errors import DataError, ModelError
-from workers.models.folder import TOKENIZER_CONFIG, names_in, read_json
 from workers.models.loaded import LoadedModel
 
-VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-)
-_BAD_TOKENIZER = (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError)
+_READS_THE_LAST_TOKEN = (Task.text_classification, Task.regression)
+"""A decoder that classifies looks for the padding of a text in its ids, and so must know the padding's."""
 
 
 def tokenize(
@@ -37,38 +31,63 @@ def tokenize(
     Longer texts are cut at `max_length`, or before it where the model has fewer positions.
     """
     tokenizer = load_tokenizer(model)
-    length = min(max_length, tokenizer.model_max_length, position_limit(model))
+    length = longest_input(tokenizer, model, max_length)
     ids: list[np.ndarray] = []
     for chunk in chunks:
-        texts = [_text(row, value, where) for row, value in chunk]
+        texts = [text_of(row, value, where) for row, value in chunk]
         encoded = tokenizer(texts, truncation=True, max_length=length)["input_ids"]
         ids.extend(np.asarray(one, np.int32) for one in encoded)
-    longest = max(1, *(len(one) for one in ids)) if ids else 1
-    allowance.take(len(ids) * longest * 16, f"{where}: {len(ids):,} texts of {longest} tokens")
-    return _padded(ids, longest, tokenizer)
+    return padded_inputs({"input_ids": ids}, tokenizer, where=where, allowance=allowance)
 
 
-def load_tokenizer(model: LoadedModel) -> Any:
+def load_tokenizer(model: LoadedModel, **options: bool) -> Any:
     """The tokenizer beside the weights; ModelError when it is not there, broken, or cannot pad."""
-    folder = model.folder
-    if not any((folder / name).is_file() for name in VOCABULARIES):
-        raise ModelError(
-            f"the model folder has no tokenizer (it holds {names_in(folder)}): add tokenizer.json and "
-            f"{TOKENIZER_CONFIG} with tokenizer.save_pretrained"
-        )
-    read_json(folder, TOKENIZER_CONFIG)  # refuses one that asks for code
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except _BAD_TOKENIZER as error:
-        raise ModelError(
-            f"the tokenizer cannot be loaded ({error}): save it again as tokenizer.json with save_pretrained"
-        ) from error
-    if tokenizer.pad_token_id is None or _config(model).pad_token_id is None:
+    tokenizer = open_tokenizer(model.folder, **options)
+    unknown = model.task in _READS_THE_LAST_TOKEN and _config(model).pad_token_id is None
+    if tokenizer.pad_token_id is None or unknown:
         raise ModelError(
             "the model cannot take texts of different lengths: set 'pad_token' in tokenizer_config.json "
             "and 'pad_token_id' in config.json"
         )
     return tokenizer
+
+
+def load_fast_tokenizer(model: LoadedModel, **options: bool) -> Any:
+    """A tokenizer that says which characters each token is made of; ModelError where it cannot."""
+    tokenizer = load_tokenizer(model, **options)
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"task '{model.task}' needs to know which characters a token is made of, and "
+            f"{type(tokenizer).__name__} cannot say: add the tokenizer.json of a fast tokenizer"
+        )
+    return tokenizer
+
+
+def padded_inputs(
+    columns: Mapping[str, Sequence[np.ndarray]], tokenizer: Any, *, where: str, allowance: Allowance
+) -> dict[str, Tensor]:
+    """Each column [N,T] int64, T the longest row's tokens, and `attention_mask`; `input_ids` is one of them.
+
+    Padding is on the tokenizer's own side. DataError where it would take more memory than is allowed.
+    """
+    rows = columns["input_ids"]
+    longest = max((len(one) for one in rows), default=1) or 1
+    size = len(rows) * longest * 8 * (len(columns) + 1)
+    allowance.take(size, f"{where}: {len(rows):,} texts of {longest} tokens")
+    left = tokenizer.padding_side == "left"
+    ones = [np.ones(len(one), np.int8) for one in rows]
+    return {
+        name: padded(values, longest, fill=tokenizer.pad_token_id if name == "input_ids" else 0, left=left)
+        for name, values in (*columns.items(), ("attention_mask", ones))
+    }
+
+
+def padded(rows: Sequence[np.ndarray], length: int, *, fill: int, left: bool = False) -> Tensor:
+    """Rows of at most `length` numbers as [N, length] int64."""
+    filled = np.full((len(rows), length), fill, np.int64)
+    for row, one in enumerate(rows):
+        filled[row, slice(length - len(one), None) if left else slice(len(one))] = one
+    return torch.from_numpy(filled)
 
 
 def check_ids(ids: Tensor, model: LoadedModel, where: str) -> None:
@@ -94,26 +113,28 @@ def vocabulary_size(model: LoadedModel) -> int:
     return int(cast(PreTrainedModel, model.module).get_input_embeddings().weight.shape[0])
 
 
+def longest_input(tokenizer: Any, model: LoadedModel, max_length: int) -> int:
+    """Tokens that a text may have: `max_length`, or what tokenizer and model can take."""
+    return min(max_length, int(tokenizer.model_max_length), position_limit(model))
+
+
 def position_limit(model: LoadedModel) -> int:
     """The longest input that the model's position embeddings allow."""
-    return int(getattr(_config(model), "max_position_embeddings", None) or 2**31)
+    limit = int(getattr(_config(model), "max_position_embeddings", None) or 2**31)
+    for name, part in model.module.named_modules():
+        if name.endswith("position_embeddings") and isinstance(part, nn.Embedding):
+            # RoBERTa counts positions from after the padding's number
+            taken = 0 if part.padding_idx is None else part.padding_idx + 1
+            limit = min(limit, int(part.num_embeddings) - taken)
+    return limit
 
 
-def _config(model: LoadedModel) -> Any:
-    return cast(PreTrainedModel, model.module).config
-
-
-def _text(row: int, value: Any, where: str) -> str:
+def text_of(row: int, value: Any, where: str) -> str:
+    """A cell that must be a text; DataError names the row."""
     if isinstance(value, str):
         return value
     raise DataError(f"{where}: row {row} holds {type(value).__name__} where a text should be: remove the row")
 
 
-def _padded(ids: list[np.ndarray], longest: int, tokenizer: Any) -> dict[str, Tensor]:
-    filled = np.full((len(ids), longest), tokenizer.pad_token_id, np.int64)
-    mask = np.zeros_like(filled)
-    for row, one in enumerate(ids):
-        place = slice(longest - len(one), None) if tokenizer.padding_side == "left" else slice(len(one))
-        filled[row, place] = one
-        mask[row, place] = 1
-    return {"input_ids": torch.from_numpy(filled), "attention_mask": torch.from_numpy(mask)}
+def _config(model: LoadedModel) -> Any:
+    return cast(PreTrainedModel, model.module).config
