@@ -5,9 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel
 from safetensors.torch import save_model
 from torch import nn
 
+from schemas.job_spec import JobSpec
+from schemas.report import Curve
 from schemas.round import Checkpoint
 from service.store.blobs import Blobs
 from workers.errors import StorageError
@@ -17,6 +20,20 @@ from workers.transfer import Pulled, pull_folder
 
 WEIGHTS = "model.safetensors"
 SURGERY = "surgery.json"
+STATE = "state.json"
+
+
+class State(BaseModel):
+    """What a report says that the weights do not, as it was when the round ended."""
+
+    spec: JobSpec | None = None
+    """What recipe `auto` chose."""
+    metrics: dict[str, float] | None = None
+    """Measured beside the metric, of this round; None: not known."""
+    dense_metrics: dict[str, float] | None = None
+    curves: list[Curve] = []
+    decisions: list[str] = []
+    notes: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -25,6 +42,7 @@ class Saved:
 
     weights: Path
     surgery: str | None
+    state: State
 
 
 class Checkpoints:
@@ -38,41 +56,60 @@ class Checkpoints:
         self.last: Saved | None = None
         """None: no round has held yet."""
 
-    def save(self, module: nn.Module, surgery: str | None, number: int, dense_metric: float) -> Checkpoint:
+    def save(
+        self, module: nn.Module, surgery: str | None, state: State, number: int, dense_metric: float
+    ) -> Checkpoint:
         """Write the weights and buffers of round `number`; the optimizer is new in each round."""
         folder = self._folder / f"round-{number}"
         folder.mkdir()
         path = folder / WEIGHTS
         save_model(module, str(path), metadata={"format": "pt"})
         prefix = f"{self._order.prefix}rounds/{number}/{self._order.token.replace(':', '-')}/"
-        if surgery is not None:
-            (folder / SURGERY).write_text(surgery, encoding="utf-8")
-            patiently(lambda: self._blobs.upload_file(folder / SURGERY, prefix + SURGERY), self._heard)
+        for name, text in ((SURGERY, surgery), (STATE, state.model_dump_json())):
+            if text is not None:
+                self._send(folder / name, text, prefix)
         sent = patiently(lambda: self._blobs.upload_file(path, prefix + WEIGHTS), self._heard)
         if self.last is not None:
             self.last.weights.unlink()
-        self.last = Saved(path, surgery)
+        self.last = Saved(path, surgery, state)
         return Checkpoint(
             round=number, prefix=prefix, sha256=sent.sha256, bytes=sent.bytes, dense_metric=dense_metric
         )
 
-    def fetch(self, checkpoint: Checkpoint) -> Saved:
-        """A committed round. Raises StorageError when it is gone or is not what was written."""
-        folder = self._folder / "restored"
+    def _send(self, path: Path, text: str, prefix: str) -> None:
+        path.write_text(text, encoding="utf-8")
+        patiently(lambda: self._blobs.upload_file(path, prefix + path.name), self._heard)
+
+    def state_of(self, checkpoint: Checkpoint) -> State:
+        """What was written beside a committed round; an empty one where nothing was."""
+        folder = self._folder / "decided"
+        self._pull(checkpoint, folder, (STATE,))
+        return _state(folder)
+
+    def _pull(self, checkpoint: Checkpoint, folder: Path, allow: tuple[str, ...]) -> None:
         uri = f"s3://{self._blobs.bucket}/{checkpoint.prefix}"
 
         def pull() -> Pulled:
-            allow = (WEIGHTS, SURGERY)
             return pull_folder(self._blobs, uri, folder, allow=allow, on_bytes=lambda *_: self._heard())
 
         patiently(pull, self._heard)
+
+    def fetch(self, checkpoint: Checkpoint) -> Saved:
+        """A committed round. Raises StorageError when it is gone or is not what was written."""
+        folder = self._folder / "restored"
+        self._pull(checkpoint, folder, (WEIGHTS, SURGERY, STATE))
         path = folder / WEIGHTS
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != checkpoint.sha256:
-            raise StorageError(
-                f"{uri}{WEIGHTS} is not what round {checkpoint.round} wrote: its SHA-256 differs"
-            )
+            uri = f"s3://{self._blobs.bucket}/{checkpoint.prefix}{WEIGHTS}"
+            raise StorageError(f"{uri} is not what round {checkpoint.round} wrote: its SHA-256 differs")
         written = folder / SURGERY
-        self.last = Saved(path, written.read_text(encoding="utf-8") if written.is_file() else None)
+        surgery = written.read_text(encoding="utf-8") if written.is_file() else None
+        self.last = Saved(path, surgery, _state(folder))
         return self.last
+
+
+def _state(folder: Path) -> State:
+    path = folder / STATE
+    return State.model_validate_json(path.read_bytes()) if path.is_file() else State()

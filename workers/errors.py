@@ -2,11 +2,20 @@
 
 from schemas.job import FailureClass
 
+_MOST_CHARACTERS = 4000
+
 
 class JobError(Exception):
-    """The job failed and would fail again. The message names the cause and the remedy, for the user."""
+    """The job failed and would fail again. The message names the cause and the remedy, for the user.
+
+    A message quotes names that the user's files hold: of these it keeps what can be shown and sent on.
+    """
 
     failure_class = FailureClass.internal
+
+    def __init__(self, message: str = "") -> None:
+        shown = message if len(message) <= _MOST_CHARACTERS else f"{message[:_MOST_CHARACTERS]} …"
+        super().__init__("".join(one if one.isprintable() or one in "\n\t" else "\ufffd" for one in shown))
 
 
 class PreflightError(JobError):

@@ -90,6 +90,12 @@ def explore(
     )
 
 
+def without_int8(found: Found, spec: JobSpec, reason: str) -> Found:
+    """The same decision, without the quantization that the model cannot have."""
+    told = f"Not quantized after all: {reason.partition(': set quantize.kind')[0]}."
+    return Found(spec, found.curves, [*found.decisions, told])
+
+
 def sweet_spot(curve: Curve, least: float) -> float:
     """The largest measured share up to which every metric reaches `least`; `LEAST` where none does."""
     share = LEAST
@@ -146,7 +152,7 @@ def _at_least(least: float, remaining: float) -> str:
 def _why(kind: str) -> str:
     if kind == "int8_dynamic":
         return "activations of text models vary too much for fixed scales"
-    return "convolutions are faster with fixed scales, taken from calibration samples"
+    return "activations of image models keep to a range, so fixed scales come from calibration samples"
 
 
 def _metric(calibration: Calibration) -> float:

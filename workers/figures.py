@@ -27,7 +27,7 @@ def model_figures(
     return ModelFigures(
         metric=metric,
         parameters=sum(one.numel() for one in parameters),
-        nonzeros=sum(int((one != 0).sum()) for one in parameters),
+        nonzeros=sum(int(one.count_nonzero()) for one in parameters),
         bytes=file.stat().st_size,
         compressed_bytes=gzip_bytes(file),
         macs=macs,
@@ -39,7 +39,7 @@ def layer_figures(choice: Choice) -> list[LayerFigures]:
     """One entry for each prunable layer, in module order."""
     figures = []
     for layer in choice.layers:
-        weights, zeros = layer.weight.numel(), int((layer.weight == 0).sum())
+        weights, zeros = layer.weight.numel(), layer.weight.numel() - int(layer.weight.count_nonzero())
         figures.append(
             LayerFigures(
                 name=layer.name,

@@ -13,9 +13,9 @@ from schemas.benchmark import BenchmarkResult
 from schemas.goal import Goal
 from schemas.job import Step
 from schemas.job_spec import JobSpec
+from schemas.refs import AGREEMENT
 from schemas.report import Curve, GroupFigures, LayerFigures, ModelFigures, Report, Stage
 from schemas.round import share_removed
-from schemas.task import Task
 from service.store.blobs import Blobs, media_type
 from workers.environment import environment
 from workers.export import OnnxExport
@@ -103,7 +103,7 @@ def _report(
         quantity=spec.quantity,
         reached=reached,
         removed=removed,
-        metric_name=order.spec.data.task.metric_name,
+        metric_name=order.spec.data.metric_name,
         dense_metric=outcome.dense_metric,
         pruned_metric=best.metric,
         floor=outcome.floor,
@@ -116,7 +116,7 @@ def _report(
         created_at=datetime.now(UTC),
         verdict=verdict,
         goal_reached=reached,
-        metric_name=order.spec.data.task.metric_name,
+        metric_name=order.spec.data.metric_name,
         floor=outcome.floor,
         seed=order.spec.seed,
         architecture=findings.architecture,
@@ -150,7 +150,9 @@ def _notes(spec: JobSpec, findings: Findings) -> list[str]:
         "MACs count every multiply-accumulate; 'with a non-zero weight' is what hardware for sparse weights "
         "could skip to. It is a count, not a speed."
     ]
-    if spec.data.task is Task.causal_lm:
+    if spec.data.synthetic:
+        notes.insert(0, f"No labelled data: the metric is {AGREEMENT}; it says nothing about accuracy.")
+    elif spec.data.task.is_language_model:
         dense, pruned = (perplexity(one.metric) for one in (findings.dense, findings.pruned))
         notes.append(f"Perplexity, which is 1 / token probability: dense {dense:.2f}, pruned {pruned:.2f}.")
     notes += findings.notes

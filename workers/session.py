@@ -2,40 +2,37 @@
 
 import copy
 import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import torch
 from safetensors.torch import load_model as load_weights
 
-from schemas.benchmark import BenchmarkResult
 from schemas.job_spec import JobSpec
-from schemas.method import SemiStructured
-from schemas.quantize import Cluster, Int8Dynamic, Int8Static
-from schemas.report import ModelFigures, Stage
+from schemas.quantize import NoQuantization
+from schemas.report import ModelFigures
 from schemas.round import Checkpoint
 from schemas.schedule import Gradual
 from service.settings import Settings
 from service.store.blobs import Blobs
-from workers.benchmark.compare import compare
-from workers.benchmark.sentence import UNITS_NOTE
 from workers.cache import Cache, Entry
-from workers.checkpoints import Checkpoints, Saved
+from workers.checkpoints import Checkpoints, Saved, State
 from workers.data.bundle import Bundle
-from workers.data.load import load_bundle, require_one_batch
+from workers.data.load import load_data_of, require_one_batch
+from workers.data.remote import data_folder
 from workers.determinism import make_deterministic, seed_everything
-from workers.errors import ModelError, NoDevice
-from workers.evaluate import metric_of
-from workers.explore import Found, explore
-from workers.export import OnnxExport, export_onnx
+from workers.errors import NoDevice, PreflightError
+from workers.evaluate import judge, metric_of
+from workers.explore import Found, explore, without_int8
 from workers.figures import layer_figures, model_figures
 from workers.fine_tune import StepInfo
+from workers.frugal import adopt, keeps_dtype, let_go, needs_one_copy
 from workers.link import Link, Meter
 from workers.messages import DoneMessage, JobOrder
+from workers.model_files import refuse_pickles
 from workers.models.folder import read_config
 from workers.models.load import load_model
 from workers.models.loaded import LoadedModel
@@ -49,18 +46,10 @@ from workers.pruning.pruner import Pruner
 from workers.pruning.structured.history import History
 from workers.pruning.structured.reload import is_pruned, save_pruned
 from workers.publish import Findings, publish
-from workers.quantization.int8 import QuantizationFailed
-from workers.quantization.step import (
-    INT8_FILE,
-    Quantized,
-    cluster,
-    quantize,
-    refuse_unquantizable,
-    stages,
-)
+from workers.results import Models, Results
 from workers.story import Outcome, Pruned
 from workers.training.round import train_round
-from workers.transfer import DATA_FILES, MODEL_FILES, PICKLES
+from workers.transfer import DATA_FILES, MODEL_FILES
 
 EVALUATION_BATCH = 256
 
@@ -80,14 +69,13 @@ class TorchSession:
         self._cache = Cache.of(settings, self._blobs)
         self._scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="secateur-")))
         self._checkpoints = Checkpoints(self._order, self._blobs, self._scratch, self._link.raise_if_stopped)
-        self._dense_onnx: OnnxExport | None = None
-        self._pruned_onnx: OnnxExport | None = None
+        self._results = Results(self._scratch, threads=self._order.threads, heard=self._link.raise_if_stopped)
         self._explored: Found | None = None
         self._notes: list[str] = []
         self._share = 0.0
-        self._quantized: Quantized | None = None
-        self._benchmark: BenchmarkResult | None = None
-        self._int8_benchmark: BenchmarkResult | None = None
+        self._others: dict[str, float] | None = None
+        self._dense_others: dict[str, float] | None = None
+        self._restored = State()
         make_deterministic(threads=self._order.threads)
         return self
 
@@ -99,11 +87,18 @@ class TorchSession:
         seed_everything(self._spec.seed, number=0)
         self._device = self._find_device()
         model = self._fetch(self._spec.model.uri, MODEL_FILES, meter, 0.0)
-        data = self._fetch(self._spec.data.uri, DATA_FILES, meter, 0.5)
-        _refuse_pickles(model)
+        fetch = partial(self._fetch, allow=DATA_FILES, meter=meter, base=0.5)
+        data = data_folder(self._spec.data, self._cache, fetch, self._link.raise_if_stopped)
+        refuse_pickles(model.skipped, model.path)
+        self._folder = model.path
         self._model = self._load(model.path)
-        self._dense = replace(self._model, module=copy.deepcopy(self._model.module).requires_grad_(False))
-        self._bundle = load_bundle(data.path, self._spec.data, self._model, seed=self._spec.seed)
+        self._one_copy = needs_one_copy(self._spec)
+        self._dense = (
+            self._model
+            if self._one_copy
+            else replace(self._model, module=copy.deepcopy(self._model.module).requires_grad_(False))
+        )
+        self._bundle = load_data_of(self._spec, data, self._model)
         if self._spec.recipe is None:
             self._pruner = self._pruner_of(self._model, self._bundle)
 
@@ -130,7 +125,7 @@ class TorchSession:
         return patiently(fetch, self._link.raise_if_stopped)
 
     def _load(self, folder: Path) -> LoadedModel:
-        model = load_model(folder, self._spec.data.task)
+        model = load_model(folder, self._spec.data.task, keep_dtype=keeps_dtype(self._spec))
         model.module.to(self._device)
         return model
 
@@ -139,10 +134,12 @@ class TorchSession:
 
         Raises PreflightError, DataError, ModelError, OutOfMemory: minutes, not hours, into the job.
         """
-        trains = self._spec.fine_tune.epochs + self._spec.fine_tune.final_epochs > 0
+        trains = self._spec.trains
         if trains:
             require_one_batch(self._bundle, self._spec.fine_tune.batch_size)
-        probe = replace(self._model, module=copy.deepcopy(self._model.module))
+        probe = self._model
+        if not self._one_copy:
+            probe = replace(probe, module=copy.deepcopy(probe.module))
         few = self._first_batch()
         pruner = self._pruner_of(probe, few)
         pruner.prune(self._spec.removed_after(self._spec.rounds_in_all()), 0)
@@ -160,19 +157,26 @@ class TorchSession:
                 on_step=lambda _: meter.advance(0.5),
                 evaluate_epoch=None,
             )
-        if "onnx" in self._spec.export:
-            example = self._example(2)
-            self._dense_onnx = export_onnx(self._dense, self._scratch / "dense.onnx", example)
-            if self._spec.method.removes_units:
-                export_onnx(probe, self._scratch / "probe.onnx", example)
-            meter.advance(0.8)
-            refuse_unquantizable(
-                self._spec.quantize, self._dense_onnx.files[0], self._bundle, seed=self._spec.seed
-            )
+        self._results.rehearse(self._spec, replace(self._models(), pruned=probe), meter)
+        self._rehearse_int8()
+        if self._one_copy:
+            self._reload()
+
+    def _rehearse_int8(self) -> None:
+        """A recipe's own choice of INT8 is dropped where the model cannot have it."""
+        try:
+            self._results.rehearse_int8(self._spec, self._bundle)
+        except PreflightError as error:
+            if self._explored is None:
+                raise
+            self._spec = self._spec.model_copy(update={"quantize": NoQuantization()})
+            self._explored = without_int8(self._explored, self._spec, str(error))
+
+    def _models(self) -> Models:
+        return Models(self._dense, self._model, self._bundle, self._example)
 
     def _first_batch(self) -> Bundle:
-        size = min(self._spec.fine_tune.batch_size, len(self._bundle.train))
-        bundle = self._bundle
+        size, bundle = self._spec.fine_tune.batch_size, self._bundle
         return replace(
             bundle,
             train=bundle.train.first(size),
@@ -189,31 +193,57 @@ class TorchSession:
 
     def baseline(self, meter: Meter) -> float:
         """The dense model's metric."""
-        return self.evaluate(meter)
+        metric = self.evaluate(meter)
+        self._dense_others = self._others
+        return metric
 
     def evaluate(self, meter: Meter) -> float:
         """The metric of the model as it is now."""
-        return metric_of(
+        measured = judge(
             self._model,
             self._bundle,
             batch_size=EVALUATION_BATCH,
             on_batch=lambda done, of: meter.advance(done / of),
         )
+        self._others = dict(measured.others)
+        return measured.value
+
+    def _judge(self, model: LoadedModel) -> dict[str, float]:
+        """What is measured beside the metric, for a round whose checkpoint does not say it."""
+        measured = judge(
+            model,
+            self._bundle,
+            batch_size=EVALUATION_BATCH,
+            on_batch=lambda *_: self._link.raise_if_stopped(),
+        )
+        return dict(measured.others)
 
     def explore(self, dense_metric: float, floor: float, meter: Meter) -> JobSpec:
         """Recipe `auto`: measure the dense model, choose, and go on with the spec that was chosen."""
-        calibration = Calibration(
-            self._model, self._bundle, self._spec.seed, EVALUATION_BATCH, self._link.raise_if_stopped
-        )
-        example = self._example(2)
-        found = explore(self._spec, calibration, dense_metric, floor, example, on_share=meter.advance)
+        found = self._found_before() or self._explore(dense_metric, floor, meter)
         self._spec, self._explored = found.spec, found
         self._pruner = self._pruner_of(self._model, self._bundle)
         return found.spec
 
+    def _explore(self, dense_metric: float, floor: float, meter: Meter) -> Found:
+        calibration = Calibration(
+            self._model, self._bundle, self._spec.seed, EVALUATION_BATCH, self._link.raise_if_stopped
+        )
+        example = self._example(2)
+        return explore(self._spec, calibration, dense_metric, floor, example, on_share=meter.advance)
+
+    def _found_before(self) -> Found | None:
+        """What an earlier attempt decided; None where this is the first, or none wrote it down."""
+        if self._order.checkpoint is None:
+            return None
+        state = self._checkpoints.state_of(self._order.checkpoint)
+        return None if state.spec is None else Found(state.spec, state.curves, state.decisions)
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """The shapes and weights of a committed round, and so its zeros."""
-        self._take(self._checkpoints.fetch(checkpoint))
+        saved = self._checkpoints.fetch(checkpoint)
+        self._take(saved)
+        self._restored, self._dense_others = saved.state, saved.state.dense_metrics
 
     def rollback(self) -> None:
         """Back to the last round that held, or to the dense model."""
@@ -221,10 +251,18 @@ class TorchSession:
 
     def _take(self, saved: Saved | None) -> None:
         self._pruner.reset(saved.surgery if saved else None)
-        if saved is None:
+        self._others = self._dense_others if saved is None else saved.state.metrics
+        if saved is None and self._one_copy:
+            self._reload()
+        elif saved is None:
             self._model.module.load_state_dict(self._dense.module.state_dict())
         else:
             load_weights(self._model.module, str(saved.weights))
+
+    def _reload(self) -> None:
+        """The dense weights from the local files again, in the place of those that were cut."""
+        let_go(self._model.module)
+        adopt(self._model.module, self._load(self._folder).module)
 
     def prune(self, number: int, share: float, meter: Meter) -> None:
         """The cut of round `number`: `share` of the goal's quantity is gone after it."""
@@ -267,17 +305,15 @@ class TorchSession:
 
     def checkpoint(self, number: int, dense_metric: float) -> Checkpoint:
         """The weights of this round in S3, not yet committed."""
-        return self._checkpoints.save(self._model.module, self._pruner.surgery(), number, dense_metric)
+        return self._checkpoints.save(
+            self._model.module, self._pruner.surgery(), self._state(), number, dense_metric
+        )
 
     def export(self, meter: Meter) -> None:
-        """The result as files: the model folder, and ONNX when asked for."""
-        self._out = self._scratch / "artifacts"
-        self._notes += self._save(self._model, self._out)
+        """The result as files: the model folder, and others that are asked for."""
+        self._notes += self._save(self._model, self._results.folder)
         meter.advance(0.5)
-        if "onnx" in self._spec.export:
-            if self._dense_onnx is None:
-                self._dense_onnx = export_onnx(self._dense, self._scratch / "dense.onnx", self._example(2))
-            self._pruned_onnx = export_onnx(self._model, self._out / "model.onnx", self._example(2))
+        self._notes += self._results.export(self._spec, self._models())
 
     def _save(self, model: LoadedModel, folder: Path) -> list[str]:
         """A model folder, and what the report says of it."""
@@ -290,110 +326,66 @@ class TorchSession:
 
     def quantize(self, meter: Meter) -> None:
         """Smaller numbers, in a file beside the pruned model's; a failure costs that file only."""
-        spec, method = self._spec.quantize, self._spec.method
-        if isinstance(spec, Cluster):
-            layers = all_of(self._model.module).pruned
-            self._quantized = cluster(
-                spec, self._model, layers, self._bundle, self._out, on_share=meter.advance
-            )
-        elif isinstance(spec, Int8Dynamic | Int8Static) and self._pruned_onnx is not None:
-            try:
-                self._quantized = quantize(
-                    spec,
-                    self._pruned_onnx.files[0],
-                    self._model,
-                    self._bundle,
-                    self._out,
-                    seed=self._spec.seed,
-                    threads=self._order.threads,
-                    pattern=(method.n, method.m) if isinstance(method, SemiStructured) else None,
-                    on_share=meter.advance,
-                )
-            except QuantizationFailed as error:
-                self._notes.append(
-                    f"There is no {INT8_FILE}: ONNX Runtime cannot quantize this model ({error})."
-                )
-
-    def _feeds(self, size: int) -> dict[str, np.ndarray]:
-        return {name: value.cpu().numpy() for name, value in self._example(size).items()}
+        self._notes += self._results.quantize(self._spec, self._models(), meter)
 
     def benchmark(self, meter: Meter) -> None:
         """Dense and pruned in turns, unless the spec says none."""
-        if self._spec.benchmark.backend == "none" or self._dense_onnx is None or self._pruned_onnx is None:
-            return
-        pruned, int8 = self._pruned_onnx.files[0], self._out / INT8_FILE
-        arms = 2 if int8.exists() else 1
-        self._benchmark = self._compare(pruned, lambda share: meter.advance(share / arms))
-        if int8.exists():
-            self._int8_benchmark = self._compare(int8, lambda share: meter.advance(0.5 + share / 2))
-
-    def _compare(self, pruned: Path, on_share: Callable[[float], None]) -> BenchmarkResult:
-        assert self._dense_onnx is not None
-        result = compare(
-            self._dense_onnx.files[0],
-            pruned,
-            self._feeds,
-            self._spec.benchmark,
-            threads=self._order.threads,
-            on_round=lambda done, of: on_share(done / of),
-        )
-        gone = self._spec.method.removes_units
-        return result.model_copy(update={"note": UNITS_NOTE}) if gone else result
-
-    def _stages(self, dense: Path, outcome: Outcome) -> list[Stage]:
-        """Empty where nothing was quantized."""
-        if self._quantized is None:
-            return []
-        before, after = dense, self._out / SINGLE
-        if self._quantized.file.suffix == ".onnx":
-            assert self._dense_onnx is not None
-            assert self._pruned_onnx is not None
-            before, after = self._dense_onnx.files[0], self._pruned_onnx.files[0]
-        return stages(
-            self._quantized,
-            (before, outcome.dense_metric),
-            (after, outcome.best().metric),
-            self._benchmark,
-            self._int8_benchmark,
-        )
+        self._results.measure(self._spec, self._example, meter)
 
     def publish(self, outcome: Outcome, meter: Meter) -> DoneMessage:
         """Report, pages and files to S3; the job's end names them."""
-        dense_folder = self._scratch / "dense"
-        self._save(self._dense, dense_folder)
-        pruned = self._figures(self._model, self._out, outcome.best().metric)
+        findings = self._findings(outcome)
+        order = self._order.model_copy(update={"spec": self._spec})
+        steps = [*self._order.steps_before, *self._link.steps]
+        return publish(order, outcome, findings, steps, self._blobs, self._results.folder, meter)
+
+    def _findings(self, outcome: Outcome) -> Findings:
+        """Those of the pruned model first: where there is one copy of the weights it becomes the dense."""
         choice = self._pruner.choice
         layers = choice if choice.layers else resized(self._model.module, self._dense.module)
-        findings = Findings(
-            dense=self._figures(self._dense, dense_folder, outcome.dense_metric),
+        layer_rows, groups, told = layer_figures(layers), self._pruner.groups(), self._state()
+        if self._others is None:
+            self._others = self._judge(self._model)
+        pruned = self._figures(self._model, self._results.folder, outcome.best().metric, self._others)
+        if self._one_copy:
+            self._reload()
+        if self._dense_others is None:
+            self._dense_others = self._judge(self._dense)
+        dense_folder = self._scratch / "dense"
+        self._save(self._dense, dense_folder)
+        return Findings(
+            dense=self._figures(self._dense, dense_folder, outcome.dense_metric, self._dense_others),
             pruned=pruned,
-            layers=layer_figures(layers),
-            onnx=self._pruned_onnx,
-            benchmark=self._benchmark,
+            layers=layer_rows,
+            onnx=self._results.onnx,
+            benchmark=self._results.benchmark,
             device=self._device,
             architecture=self._model.architecture,
             samples=(len(self._bundle.train), len(self._bundle.validation)),
-            groups=self._pruner.groups(),
-            stages=self._stages(dense_folder / SINGLE, outcome),
-            curves=self._explored.curves if self._explored else self._pruner.curves(),
-            decisions=self._explored.decisions if self._explored else [],
-            notes=[*self._pruner.notes(), *self._notes],
+            groups=groups,
+            stages=self._results.stages(dense_folder / SINGLE, outcome.dense_metric, outcome.best().metric),
+            curves=told.curves,
+            decisions=told.decisions,
+            notes=[*told.notes, *self._notes],
         )
-        order = self._order.model_copy(update={"spec": self._spec})
-        steps = [*self._order.steps_before, *self._link.steps]
-        return publish(order, outcome, findings, steps, self._blobs, self._out, meter)
 
-    def _figures(self, model: LoadedModel, folder: Path, metric: float) -> ModelFigures:
-        return model_figures(
+    def _state(self) -> State:
+        """What the report says that the weights do not; an attempt that goes on adds to what it was left."""
+        found, left = self._explored, self._restored
+        notes = dict.fromkeys([*left.notes, *self._pruner.notes()])
+        return State(
+            spec=None if found is None else self._spec,
+            metrics=self._others,
+            dense_metrics=self._dense_others,
+            curves=(found.curves if found else self._pruner.curves()) or left.curves,
+            decisions=found.decisions if found else [],
+            notes=list(notes),
+        )
+
+    def _figures(
+        self, model: LoadedModel, folder: Path, metric: float, others: dict[str, float]
+    ) -> ModelFigures:
+        figures = model_figures(
             model, all_of(model.module), sample=self._example(1), file=folder / SINGLE, metric=metric
         )
-
-
-def _refuse_pickles(entry: Entry) -> None:
-    """ModelError when the folder has pickles and no safetensors."""
-    pickles = [name for name in entry.skipped if name.endswith(PICKLES)]
-    if pickles and not any(entry.path.glob("*.safetensors")):
-        raise ModelError(
-            f"The model folder has {', '.join(pickles[:3])} where *.safetensors should be. A pickle can run "
-            "code, so it is never opened: load the model yourself and save it with save_pretrained()."
-        )
+        return figures.model_copy(update={"metrics": others})

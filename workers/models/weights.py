@@ -1,5 +1,6 @@
 """Weights from safetensors files: sizes are checked before the library opens them, and no pickle is read."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from service.store.tensor_header import LENGTH_BYTES, HeaderError, TensorHeader, header_length, parse_header
 from workers.errors import ModelError
 from workers.models.folder import listed, names_in, read_json
 
@@ -15,9 +17,8 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
-MAX_HEADER_BYTES = 16 * 2**20
-MAX_TENSORS = 100_000
-"""500,000 names took the library 19 s to open; real models have a few thousand."""
+_AT_ONCE = 1 << 22
+"""Numbers that are looked at together: each costs memory of its own."""
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -28,6 +29,11 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     if not weights:
         raise ModelError(f"{SINGLE} holds no tensors: save the model's state dict again")
     return weights
+
+
+def stored_header(folder: Path) -> TensorHeader:
+    """What all weight files of the folder hold, by their headers alone; ModelError names the file."""
+    return sum(map(_header, _weight_files(folder)), TensorHeader(0, Counter()))
 
 
 def check_finite(weights: Mapping[str, Tensor]) -> None:
@@ -58,6 +64,17 @@ def mismatch(
     return "; ".join(parts) or None
 
 
+def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The state dict on the CPU, a shared tensor under its first name only: safetensors takes no others."""
+    seen: set[int] = set()
+    unique = {}
+    for name, value in module.state_dict(keep_vars=True).items():
+        if id(value) not in seen:
+            seen.add(id(value))
+            unique[name] = value.detach().cpu().contiguous()
+    return unique
+
+
 def differences(
     own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, needed: Iterable[str] | None = None
 ) -> str | None:
@@ -85,7 +102,8 @@ def _text(shape: object) -> str:
 
 
 def _is_finite(value: Tensor) -> bool:
-    return not value.is_floating_point() or bool(torch.isfinite(value).all())
+    parts = torch.split(value.detach().flatten(), _AT_ONCE) if value.is_floating_point() else ()
+    return all(bool(torch.isfinite(part).all()) for part in parts)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -114,33 +132,24 @@ def _shards(folder: Path, weight_map: object) -> list[Path]:
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise ModelError(f"{INDEX} names '{name}', which is not a *.safetensors file of this folder")
-        if not (folder / name).is_file():
-            raise ModelError(f"{INDEX} names {name}, which is not in the folder: upload it")
+        if len(name) > 255 or not (folder / name).is_file():
+            raise ModelError(f"{INDEX} names {name[:255]}, which is not in the folder: upload it")
     return [folder / name for name in names]
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
-    _check_header(path)
+    _header(path)
     try:
         tensors: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, RuntimeError, OverflowError) as error:
         raise ModelError(f"{path.name} is not a valid safetensors file ({error}): upload it again") from error
     return tensors
 
 
-def _check_header(path: Path) -> None:
+def _header(path: Path) -> TensorHeader:
     size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise ModelError(
-                f"{path.name} is cut short or not a safetensors file: it says that its header has "
-                f"{length:,} bytes, and the whole file has {size:,}: upload it again"
-            )
-        if length > MAX_HEADER_BYTES:
-            raise ModelError(
-                f"{path.name} has a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read"
-            )
-        tensors = file.read(length).count(b'"data_offsets"')
-    if tensors > MAX_TENSORS:
-        raise ModelError(f"{path.name} names {tensors:,} tensors; at most {MAX_TENSORS:,} are read")
+    try:
+        with path.open("rb") as file:
+            return parse_header(file.read(header_length(file.read(LENGTH_BYTES), size)), size)
+    except HeaderError as error:
+        raise ModelError(f"{path.name} {error}") from error

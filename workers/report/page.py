@@ -87,6 +87,10 @@ def _rows(report: Report) -> Iterator[Row]:
         figures.percent(pruned.metric),
         figures.points(pruned.metric - dense.metric),
     )
+    for name, value in dense.metrics.items():
+        if name in pruned.metrics:
+            left, right = f"{value:.4f}", f"{pruned.metrics[name]:.4f}"
+            yield Row(name[:1].upper() + name[1:], left, right, f"{pruned.metrics[name] - value:+.4f}")
     yield _counted("Parameters", dense.parameters, pruned.parameters)
     yield _counted("Parameters that are not zero", dense.nonzeros, pruned.nonzeros)
     yield _sized("Size of model.safetensors", dense.bytes, pruned.bytes)

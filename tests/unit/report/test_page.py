@@ -247,3 +247,16 @@ def test_shows_widths_stages_sensitivity_and_decisions_where_a_job_has_them():
     )
     assert "<script" not in page
     assert outline.open == []
+
+
+def test_other_metrics_of_both_models_have_a_row_each():
+    report = sample_report()
+    dense = report.dense.model_copy(update={"metrics": {"top-5 accuracy": 0.9912, "only dense": 0.5}})
+    pruned = report.pruned.model_copy(update={"metrics": {"top-5 accuracy": 0.9871}})
+
+    page = render_html(report.model_copy(update={"dense": dense, "pruned": pruned}))
+
+    row = '<th scope="row">Top-5 accuracy</th><td class="number">0.9912</td><td class="number">0.9871</td>'
+    assert row in page
+    assert "-0.0041" in page
+    assert "Only dense" not in page

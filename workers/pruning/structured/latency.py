@@ -29,7 +29,8 @@ def latency_after(
 ) -> Callable[[Removal], float]:
     """A function from a removal to latency over dense latency at the first of the spec's batch sizes.
 
-    Each call exports and measures, which takes seconds, and no two calls give quite the same.
+    Each call exports and measures, which takes seconds, and no two calls give quite the same. The dense model
+    is exported at the first; its file lives as long as the function.
     """
     batch = spec.benchmark.batch_sizes[0]
     short = spec.benchmark.model_copy(
@@ -39,15 +40,22 @@ def latency_after(
     def feeds(size: int) -> dict[str, np.ndarray]:
         return {name: _repeated(value.cpu().numpy(), size) for name, value in example.items()}
 
+    kept = TemporaryDirectory(prefix="secateur-")
+    before: list[Path] = []
+
+    def dense_file() -> Path:
+        if not before:
+            before.extend(export_onnx(dense, Path(kept.name) / "dense.onnx", example).files)
+        return before[0]
+
     def measure(removal: Removal) -> float:
         probe = replace(model, module=copy.deepcopy(model.module))
         if removal:
             remove(probe.module, graph, removal)
         with TemporaryDirectory(prefix="secateur-") as folder:
-            before = export_onnx(dense, Path(folder) / "dense.onnx", example)
             after = export_onnx(probe, Path(folder) / "pruned.onnx", example)
             result = compare(
-                before.files[0], after.files[0], feeds, short, threads=threads, on_round=lambda *_: None
+                dense_file(), after.files[0], feeds, short, threads=threads, on_round=lambda *_: None
             )
         return 1 / result.comparisons[0].speedup
 
