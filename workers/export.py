@@ -15,9 +15,11 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
 from schemas.report import OnnxCheck
-from schemas.task import Task
 from workers.errors import PreflightError
+from workers.models.axes import free_axes, with_two
 from workers.models.loaded import Batch, LoadedModel
+from workers.onnx_model.module import OnnxModule
+from workers.onnx_model.write import write_onnx
 
 OUTPUT = "logits"
 
@@ -62,9 +64,8 @@ def export_onnx(model: LoadedModel, path: Path, example: Batch) -> OnnxExport:
     """
     inputs = {name: value.cpu() for name, value in example.items()}
     with _on_cpu(model):
-        program = _export(model, inputs)
-        files = _save(program, model, path)
-        check = _check(model, path, inputs, opset=program.model.opset_imports[""], files=files)
+        files, opset = _written(model, path, inputs)
+        check = _check(model, path, inputs, opset=opset, files=files)
     if not check.matches:
         raise PreflightError(
             f"The exported ONNX file gives other scores than PyTorch: they differ by up to "
@@ -72,6 +73,14 @@ def export_onnx(model: LoadedModel, path: Path, example: Batch) -> OnnxExport:
             f"(the largest score is {check.max_abs_output:.3g}). {_REMEDY}"
         )
     return OnnxExport(files=files, check=check, note=_note(files))
+
+
+def _written(model: LoadedModel, path: Path, inputs: dict[str, Tensor]) -> tuple[tuple[Path, ...], int]:
+    """The files, and the opset; an ONNX file stays the one that it was, with the weights as they are now."""
+    if isinstance(model.module, OnnxModule):
+        return write_onnx(model.module, path, largest=LARGEST_ONE_FILE), model.module.plan.opset
+    program = _export(model, inputs)
+    return _save(program, model, path), program.model.opset_imports[""]
 
 
 def _note(files: tuple[Path, ...]) -> str | None:
@@ -111,9 +120,7 @@ def _silent() -> Iterator[None]:
 def _export(model: LoadedModel, inputs: dict[str, Tensor]) -> torch.onnx.ONNXProgram:
     names = tuple(inputs)
     wrapped = _Positional(model, names).eval()
-    # torch.export takes an axis of length 1 for a constant
-    example = tuple(value if len(value) > 1 else value.repeat_interleave(2, 0) for value in inputs.values())
-    axes = tuple(_free_axes(model.task, value) for value in example)
+    example = with_two(inputs.values())
     try:
         with _silent(), torch.no_grad():
             program = torch.onnx.export(
@@ -123,7 +130,7 @@ def _export(model: LoadedModel, inputs: dict[str, Tensor]) -> torch.onnx.ONNXPro
                 verbose=False,
                 input_names=list(names),
                 output_names=[OUTPUT],
-                dynamic_shapes=(axes,),
+                dynamic_shapes=(tuple(free_axes(inputs).values()),),
             )
     except torch.onnx.OnnxExporterError as error:
         raise PreflightError(
@@ -133,12 +140,6 @@ def _export(model: LoadedModel, inputs: dict[str, Tensor]) -> torch.onnx.ONNXPro
     # each node bears a stack trace with the worker's paths, more bytes than a small model's weights
     ClearMetadataAndDocStringPass()(program.model)
     return program
-
-
-def _free_axes(task: Task, value: Tensor) -> dict[int, str]:
-    if task.reads_text and value.ndim == 2:
-        return {0: "batch", 1: "sequence"}
-    return {0: "batch"}
 
 
 def _root_cause(error: BaseException) -> str:
@@ -168,7 +169,7 @@ def _check(
     for batch in (inputs, first):
         with torch.no_grad():
             expected = model.logits(batch).float().numpy()
-        (actual,) = session.run([OUTPUT], {name: value.numpy() for name, value in batch.items()})
+        actual, *_ = session.run(None, {name: value.numpy() for name, value in batch.items()})
         # np.maximum, unlike max(), lets a NaN through, and a NaN matches nothing
         difference = float(np.maximum(difference, np.abs(expected - actual).max()))
         largest = float(np.maximum(largest, np.abs(expected).max()))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workers.errors import ModelError
 from workers.models.folder import listed
-from workers.models.weights import MAX_TENSORS
+from service.store.tensor_header import MAX_TENSORS
 
 ENTRIES = (
     "state_dict",

@@ -88,7 +88,7 @@ class MaskPruner:
         return list(self._last.curves) if self._last else []
 
     def notes(self) -> list[str]:
-        told = [*self._notes, *(self._last.notes if self._last else [])]
+        told = [*self._model.notes, *self._notes, *(self._last.notes if self._last else [])]
         if packed := packed_attention(self._model.module):
             told.append(
                 f"The packed query, key and value weights (in_proj_weight) of {len(packed)} attention layers "

@@ -56,7 +56,7 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 def _scores(session: onnxruntime.InferenceSession, inputs: Batch) -> torch.Tensor:
     try:
-        (scores,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        scores, *_ = session.run(None, {name: value.numpy() for name, value in inputs.items()})
     except Exception as error:  # as above
         raise QuantizationFailed(f"ONNX Runtime does not run the file: {str(error)[:300]}") from error
     found = torch.from_numpy(scores)
