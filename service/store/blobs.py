@@ -182,7 +182,7 @@ class Blobs:
         return True
 
     def list(self, prefix: str, *, delimiter: str = "") -> Iterator[Blob]:
-        """All objects under `prefix`, in the order of their keys; with '/' those of the folder itself only."""
+        """All objects under `prefix`, in the order of keys; with '/' those of the folder itself only."""
         named = {"Prefix": prefix} | ({"Delimiter": delimiter} if delimiter else {})
         with explained(self.bucket, prefix):
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, **named)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from service.store.tensor_header import MAX_TENSORS
 from workers.errors import ModelError
 from workers.models.folder import listed
-from service.store.tensor_header import MAX_TENSORS
 
 ENTRIES = (
     "state_dict",

@@ -95,6 +95,17 @@ def test_a_long_value_of_a_dictionary_is_unpacked_few_rows_at_a_time(tmp_path):
     assert [row for chunk in chunks for row, _ in chunk] == [0]
 
 
+def test_a_column_whose_statistics_do_not_fit_does_not_end_the_process(tmp_path):
+    path = tmp_path / "train.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"x": [[1, 2], [3]]}), path)
+    data = path.read_bytes()
+    assert b"\x35\x02\x18\x01x" in data  # in the footer: x, a list that may be missing
+    path.write_bytes(data.replace(b"\x35\x02\x18\x01x", b"\x35\x36\x18\x01x"))
+
+    with pytest.raises(DataError, match=r"train.parquet is not a valid parquet file"):
+        list(open_table(SplitFiles("train", (path,)), ["x"]).column("x"))
+
+
 def tar_refusal(path: Path, info: tarfile.TarInfo, layout: int = tarfile.PAX_FORMAT) -> str:
     with tarfile.open(path, "w", format=layout) as archive:
         archive.addfile(info)
