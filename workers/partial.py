@@ -9,6 +9,8 @@ from pathlib import Path
 
 from service.settings import MiB
 
+OWN = (".part", ".part.json", ".part.json.new")
+"""How names end that are used here, and so cannot be those of files."""
 SYNC_BYTES = 256 * MiB
 """At most so much is fetched again after a power cut; syncing more often slowed the download."""
 

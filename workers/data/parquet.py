@@ -85,10 +85,10 @@ def _batches(path: Path, column: str) -> Iterator[pyarrow.RecordBatch]:
 
 
 def _rows_at_a_time(metadata: pyarrow.parquet.FileMetaData) -> int:
-    """So few that they fit where each is as long as all that a row group says it has: a dictionary has a value
+    """So few that they fit where each is as long as its whole row group says it is: a dictionary has a value
     once, and a batch has it in each row.
 
-    Of a row group, not of its columns: for a damaged column, pyarrow 25 ends the process in `column()`.
+    Of a row group, not of its columns: for a damaged column, pyarrow 26 ends the process in `column()`.
     """
     groups = map(metadata.row_group, range(metadata.num_row_groups))
     longest = max((group.total_byte_size for group in groups), default=1)

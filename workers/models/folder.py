@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,27 @@ CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
+ONNX = {"library_name": "onnx"}
+"""What stands for `config.json` where an ONNX file lies alone: the file says all itself."""
+
+TORCH_EXPORT = {"library_name": "torch.export"}
+"""The same where a `torch.export` archive lies alone."""
+
+MAX_JSON_BYTES = 32 * 2**20
+"""An index of 100,000 tensors has 10 MiB."""
+MAX_DEPTH = 64
+
+_CODE_KEYS = ("trust_remote_code", "custom_pipelines")
 _KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """`config.json`; ModelError when it is missing, is not a JSON object, or would run code."""
     config = read_json(folder, CONFIG)
+    if config is None and any(folder.glob("*.onnx")):
+        return dict(ONNX)
+    if config is None and any(folder.glob("*.pt2")):
+        return dict(TORCH_EXPORT)
     if config is None:
         found = names_in(folder)
         raise ModelError(
@@ -43,8 +59,10 @@ def read_json(folder: Path, name: str) -> dict[str, Any] | None:
     path = folder / name
     if not path.is_file():
         return None
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ModelError(f"{name} has {path.stat().st_size:,} bytes; at most {MAX_JSON_BYTES:,} are read")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unambiguous)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{name} is not valid JSON ({error}): upload the file again") from error
     if not isinstance(value, dict):
@@ -72,23 +90,43 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(repr(match) for match in close)}? " if close else ""
 
 
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Readers of JSON differ in which of two equal keys they take, so one could check what another uses."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key '{twice[:100]}' stands twice")
+    return value
+
+
 def _refuse_code(config: dict[str, Any], name: str) -> None:
-    for key, value in _entries(config):
+    for key, value in entries(config, name):
         if key == "auto_map":
             raise ModelError(
                 f"{name}: 'auto_map' asks for Python code from the model folder, which is never run: "
                 "use an architecture that transformers has itself and delete 'auto_map'"
             )
+        if key in _CODE_KEYS and value:
+            raise ModelError(f"{name}: '{key}' asks for Python code, which is never run: delete '{key}'")
         # "org/repository" there makes transformers download a compiled kernel and run it
         if key in _KERNEL_KEYS and "/" in str(value):
             raise ModelError(f"{name}: '{key}' asks for code from a repository ({value}): delete '{key}'")
 
 
-def _entries(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield key, inner
-            yield from _entries(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _entries(inner)
+def entries(config: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+    """Every key and value in the objects of the file `name`, at any depth; ModelError beyond `MAX_DEPTH`."""
+    level: list[Any] = [config]
+    for _ in range(MAX_DEPTH):
+        for one in level:
+            if isinstance(one, dict):
+                yield from one.items()
+        level = [inner for one in level for inner in _held(one)]
+        if not level:
+            return
+    raise ModelError(f"{name} is nested deeper than {MAX_DEPTH} levels: such a file is no configuration")
+
+
+def _held(value: Any) -> list[Any]:
+    """The objects and lists in an object or list."""
+    inner = value.values() if isinstance(value, dict) else value
+    return [one for one in inner if isinstance(one, dict | list)]
