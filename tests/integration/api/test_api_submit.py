@@ -130,7 +130,7 @@ def test_validating_warns_of_what_will_go_wrong(acme: Api, settings: Settings, b
     for words in (
         "no config.json",
         "no .safetensors",
-        "no .npz",
+        "no .parquet",
         "after round 2",
         "is trained",
         "whole layers",
