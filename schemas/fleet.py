@@ -17,11 +17,22 @@ class Worker(Resource):
     version: str
     device: DeviceClass
     device_name: str
+    memory_bytes: int | None = Field(
+        None,
+        description="What one job can have at most: the memory of the largest GPU or, without one, the "
+        "host's RAM within its cgroup's limit, which the slots share. Null: not stated.",
+    )
     serves: list[DeviceClass]
     slots: int
     busy: int
     jobs: list[str] = Field(default_factory=list, description="The tenant's own jobs that run here.")
     draining: bool = False
+    model_plugins: list[str] = Field(
+        default_factory=list, description="Architectures that its operator added: values of `library_name`."
+    )
+    task_plugins: list[str] = Field(
+        default_factory=list, description="Metrics that its operator added: values of `data.plugin`."
+    )
     started_at: Timestamp
     seen_at: Timestamp
 

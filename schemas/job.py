@@ -155,5 +155,10 @@ class Estimate(Resource):
     epochs: int = Field(description="Fine-tuning epochs over all rounds.")
     model_bytes: int | None = Field(None, description="Null where the bucket could not be read.")
     data_bytes: int | None = None
+    memory_bytes: int | None = Field(
+        None,
+        description="What the job takes on its device at least: copies of the weights, gradients and states "
+        "of the optimizer; without activations and data. Null where the weights could not be read.",
+    )
     warnings: list[str] = Field(default_factory=list)
     spec: JobSpec = Field(description="The spec with every default filled in.")

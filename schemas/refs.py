@@ -32,6 +32,13 @@ class DataRef(Spec):
         "as the dense one does. For pruning that needs no data; it says nothing about accuracy.",
     )
     task: Task = Task.image_classification
+    plugin: str | None = Field(
+        None,
+        max_length=64,
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        description="Entry point of the group `secateur.tasks` whose loss and metric stand in the place of "
+        "the task's own: a package that the operator has installed in the workers' image.",
+    )
     input_column: str | None = Field(
         None,
         max_length=128,
@@ -63,17 +70,16 @@ class DataRef(Spec):
                 if self.uri is None
                 else "data.synthetic is for jobs without data: leave out data.uri, or data.synthetic"
             )
+        if self.synthetic and self.plugin is not None:
+            raise ValueError(
+                f"data.synthetic has one metric, {AGREEMENT}: leave out data.plugin, or give data.uri"
+            )
         if self.synthetic and self.task not in _SYNTHETIC:
             raise ValueError(
                 f"data.synthetic makes inputs for the tasks {', '.join(_SYNTHETIC)}, not for '{self.task}': "
                 "give data.uri"
             )
         return self
-
-    @property
-    def metric_name(self) -> str:
-        """The metric, for a reader."""
-        return AGREEMENT if self.synthetic else self.task.metric_name
 
     @property
     def input_name(self) -> str:

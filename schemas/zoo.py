@@ -53,7 +53,9 @@ class ZooModel(Resource):
         description="A folder ends in a slash; `.pt2` and `.onnx` files are models of their own."
     )
     kind: ModelKind
-    library: str | None = Field(None, description="transformers, timm or torchvision. Null: not known.")
+    library: str | None = Field(
+        None, description="transformers, timm, torchvision, or a plug-in of a worker. Null: not known."
+    )
     architecture: str | None = Field(None, description="As the library names it. Null: not known.")
     tasks: list[Task] = Field(
         default_factory=list,

@@ -136,6 +136,12 @@ class InvalidSpec(InvalidRequest):
     code = "invalid_spec"
 
 
+class NotEnoughMemory(InvalidRequest):
+    """No living worker has the memory that the job takes at least."""
+
+    code = "not_enough_memory"
+
+
 class InvalidJson(InvalidRequest):
     """The body cannot be parsed."""
 

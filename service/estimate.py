@@ -10,6 +10,8 @@ from schemas.schedule import Search
 from schemas.wire import SERVED_BY, DeviceClass
 from service.auth import check_uris
 from service.deps import Services
+from service.memory import estimated, refuse_what_fits_nowhere
+from service.plugins import plugin_warnings
 from service.store.api_keys import Principal
 from service.store.blobs import Blob, BlobError, BlobForbidden, BlobNotFound, parse_uri
 
@@ -18,7 +20,10 @@ _DATA_SUFFIXES = (".parquet", ".npz", ".tar", ".txt", ".safetensors")
 
 
 def estimate(services: Services, caller: Principal, spec: JobSpec) -> Estimate:
-    """All that submitting would check, and an estimate; nothing is created. Raises PrefixNotAllowed."""
+    """All that submitting would check, and an estimate; nothing is created.
+
+    Raises PrefixNotAllowed, NotEnoughMemory.
+    """
     check_uris(caller, spec, services.settings.bucket)
     model, model_warnings = _files(services, spec.model.uri)
     data, data_warnings = (None, []) if spec.data.uri is None else _files(services, spec.data.uri)
@@ -28,12 +33,16 @@ def estimate(services: Services, caller: Principal, spec: JobSpec) -> Estimate:
         data_warnings.append(
             f"{spec.data.uri} holds no {', '.join(_DATA_SUFFIXES)} file: the job would fail."
         )
+    memory = None if model is None else estimated(services.blobs, spec, model)
+    if services.settings.check_memory:
+        refuse_what_fits_nowhere(services.workers.living(), spec, memory)
     rounds = spec.rounds_in_all()
     return Estimate(
         rounds=rounds,
         epochs=sum(spec.fine_tune.epochs_of(number, rounds) for number in range(1, rounds + 1)),
         model_bytes=None if model is None else sum(blob.bytes for blob in model),
         data_bytes=None if data is None else sum(blob.bytes for blob in data),
+        memory_bytes=memory,
         warnings=[*model_warnings, *data_warnings, *_spec_warnings(spec), *_fleet_warnings(services, spec)],
         spec=spec,
     )
@@ -95,7 +104,7 @@ def _empties_layers(spec: JobSpec) -> bool:
 def _fleet_warnings(services: Services, spec: JobSpec) -> list[str]:
     wanted = spec.placement.device
     if any(wanted in worker.serves and not worker.draining for worker in services.workers.living()):
-        return []
+        return plugin_warnings(services.workers.living(), spec)
     return [f"No worker serves '{wanted}' now: the job would wait for one ({who_serves(wanted)})."]
 
 

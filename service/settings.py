@@ -110,6 +110,11 @@ class Settings(BaseSettings):
     api_port: int = Field(8080, ge=0, le=65_535, description="The API's port; 0: any free one.")
     max_body_bytes: int = Field(MiB, ge=1024, description="A larger request body is refused with 413.")
     auth: bool = Field(True, description="Ask for an API key. Off: every caller is the tenant 'default'.")
+    check_memory: bool = Field(
+        True,
+        description="Refuse jobs whose weights alone need more memory than any living worker has, or than "
+        "is free on the worker that got them.",
+    )
     idempotency_ttl_s: int = Field(
         86_400, ge=1, description="How long the answer to an Idempotency-Key is remembered."
     )

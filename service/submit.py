@@ -9,6 +9,7 @@ from schemas.job_spec import JobSpec
 from service.auth import check_uris
 from service.deps import Services
 from service.errors import IdempotencyKeyReused
+from service.memory import require_memory
 from service.store.api_keys import Principal
 from service.store.blobs import BlobError
 from service.store.errors import IdempotencyMismatch, JobNotFound
@@ -29,7 +30,8 @@ def submit(services: Services, caller: Principal, spec: JobSpec, idempotency_key
     """Accept a spec once for each idempotency key; '' means that every call makes a job.
 
     The same key must come with an equal spec; how its JSON is written does not matter. Raises
-    PrefixNotAllowed, IdempotencyMismatch, IdempotencyKeyReused, BlobError, and redis-py's errors.
+    PrefixNotAllowed, IdempotencyMismatch, IdempotencyKeyReused, NotEnoughMemory, BlobError, and redis-py's
+    errors.
     """
     check_uris(caller, spec, services.settings.bucket)
     body = spec.model_dump_json().encode()
@@ -38,6 +40,7 @@ def submit(services: Services, caller: Principal, spec: JobSpec, idempotency_key
         seen = services.jobs.replayed(caller.tenant, idempotency_key, digest)
         if seen is not None:
             return Accepted(_replayed(services, caller, seen), created=False)
+    require_memory(services, spec)
     id = new_job_id()
     folder = f"{caller.tenant}/jobs/{id}/"
     with services.metrics.s3_put.time():

@@ -18,8 +18,9 @@ from service.store.jobs import Claim, JobStore
 from service.store.records import JobRecords
 from service.store.workers import Workers
 from workers import metrics
-from workers.devices import Device, detect, slots, threads_for
+from workers.devices import Device, detect, most_memory, slots, threads_for
 from workers.messages import JobOrder
+from workers.plugins import MODELS, TASKS, installed
 from workers.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ class Agent:
         self._drain = threading.Event()
         self._stopped = threading.Event()
         self._started_at = datetime.now(UTC)
+        self._model_plugins, self._task_plugins = installed(MODELS), installed(TASKS)
         self.id = f"{socket.gethostname()}-{uuid.uuid4().hex[:6]}"
 
     @property
@@ -152,11 +154,14 @@ class Agent:
             version=version("secateur"),
             device=device.kind,
             device_name=device.name,
+            memory_bytes=most_memory(self._devices),
             serves=list(self.classes),
             slots=self.slot_count,
             busy=len(jobs),
             jobs=jobs,
             draining=self._drain.is_set(),
+            model_plugins=self._model_plugins,
+            task_plugins=self._task_plugins,
             started_at=self._started_at,
             seen_at=datetime.now(UTC),
         )

@@ -9,6 +9,7 @@ import traceback
 from workers.errors import JobError, OutOfMemory, Stopped
 from workers.link import Link, PipeLink
 from workers.messages import EXIT_DONE, EXIT_STOPPED, FailedMessage, JobOrder
+from workers.plugins import from_plugin
 from workers.process import die_with_parent
 from workers.settings import ChildSettings
 
@@ -60,6 +61,8 @@ def _failure(error: Exception) -> FailedMessage:
     """What nobody foresaw. torch raises its out-of-memory errors as subclasses of RuntimeError."""
     if type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error):
         return _out_of_memory()
+    if (theirs := from_plugin(error)) is not None:
+        return FailedMessage(failure_class=theirs.failure_class, reason=str(theirs))
     cause = f"{type(error).__name__} ({str(error)[:300]})"
     reason = f"The job failed with {cause}: this is a defect of the service; the job's log says where."
     return FailedMessage(failure_class=JobError.failure_class, reason=reason)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pynvml
 
 from schemas.wire import SERVED_BY, DeviceClass
+from workers import host_memory
 
 AMPERE_MAJOR = 8
 """Compute capability 8.0 is the first with sparse tensor cores."""
@@ -19,6 +20,8 @@ class Device:
     kind: DeviceClass
     name: str
     env: dict[str, str]
+    memory_bytes: int | None = None
+    """Of the GPU, or of the host; None: the system does not tell."""
 
     @property
     def serves(self) -> tuple[DeviceClass, ...]:
@@ -36,9 +39,8 @@ def detect() -> list[Device]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return [
-            Device(DeviceClass.cpu, platform.processor() or platform.machine(), {"CUDA_VISIBLE_DEVICES": ""})
-        ]
+        name = platform.processor() or platform.machine()
+        return [Device(DeviceClass.cpu, name, {"CUDA_VISIBLE_DEVICES": ""}, host_memory.total_bytes())]
     try:
         return [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
     finally:
@@ -50,7 +52,16 @@ def _gpu(index: int) -> Device:
     major, _ = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
     kind = DeviceClass.ampere if major >= AMPERE_MAJOR else DeviceClass.cuda
     uuid = pynvml.nvmlDeviceGetUUID(handle)
-    return Device(kind, pynvml.nvmlDeviceGetName(handle), {"CUDA_VISIBLE_DEVICES": uuid})
+    name = pynvml.nvmlDeviceGetName(handle)
+    return Device(kind, name, {"CUDA_VISIBLE_DEVICES": uuid}, _gpu_memory(handle))
+
+
+def _gpu_memory(handle: object) -> int | None:
+    """Bytes; None for a GPU that shares the host's memory, of which NVML does not tell."""
+    try:
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except pynvml.NVMLError:
+        return None
 
 
 def slots(devices: list[Device], wanted: int) -> list[Device]:
@@ -58,6 +69,12 @@ def slots(devices: list[Device], wanted: int) -> list[Device]:
     if devices and devices[0].kind is DeviceClass.cpu:
         return devices * max(1, wanted)
     return devices[: wanted or len(devices)]
+
+
+def most_memory(devices: list[Device]) -> int | None:
+    """Bytes that a job can have at most; None where a device does not state its own."""
+    stated = [one.memory_bytes for one in devices if one.memory_bytes is not None]
+    return max(stated) if stated and len(stated) == len(devices) else None
 
 
 def threads_for(slot_count: int, wanted: int) -> int:

@@ -43,6 +43,8 @@ class Findings:
     benchmark: BenchmarkResult | None
     device: torch.device
     architecture: str
+    metric_name: str
+    """Of the task, or of the plug-in in its place."""
     samples: tuple[int, int]
     """Of the train and of the validation split."""
     groups: list[GroupFigures]
@@ -96,6 +98,7 @@ def _report(
 ) -> Report:
     best, spec = outcome.best(), order.spec
     removed = share_removed(best)
+    metric_name = AGREEMENT if spec.data.synthetic else findings.metric_name
     goal = None if spec.goal is None else spec.goal.removed
     reached = spec.goal is None or is_reached(spec.goal, removed)
     verdict = verdict_sentence(
@@ -103,7 +106,7 @@ def _report(
         quantity=spec.quantity,
         reached=reached,
         removed=removed,
-        metric_name=order.spec.data.metric_name,
+        metric_name=metric_name,
         dense_metric=outcome.dense_metric,
         pruned_metric=best.metric,
         floor=outcome.floor,
@@ -116,7 +119,7 @@ def _report(
         created_at=datetime.now(UTC),
         verdict=verdict,
         goal_reached=reached,
-        metric_name=order.spec.data.metric_name,
+        metric_name=metric_name,
         floor=outcome.floor,
         seed=order.spec.seed,
         architecture=findings.architecture,
@@ -152,7 +155,7 @@ def _notes(spec: JobSpec, findings: Findings) -> list[str]:
     ]
     if spec.data.synthetic:
         notes.insert(0, f"No labelled data: the metric is {AGREEMENT}; it says nothing about accuracy.")
-    elif spec.data.task.is_language_model:
+    elif spec.data.task.is_language_model and spec.data.plugin is None:
         dense, pruned = (perplexity(one.metric) for one in (findings.dense, findings.pruned))
         notes.append(f"Perplexity, which is 1 / token probability: dense {dense:.2f}, pruned {pruned:.2f}.")
     notes += findings.notes

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_model as load_weights
 
 from schemas.job_spec import JobSpec
+from schemas.memory import keeps_dtype, needs_one_copy
 from schemas.quantize import NoQuantization
 from schemas.report import ModelFigures
 from schemas.round import Checkpoint
@@ -29,7 +30,7 @@ from workers.evaluate import judge, metric_of
 from workers.explore import Found, explore, without_int8
 from workers.figures import layer_figures, model_figures
 from workers.fine_tune import StepInfo
-from workers.frugal import adopt, keeps_dtype, let_go, needs_one_copy
+from workers.frugal import adopt, let_go
 from workers.link import Link, Meter
 from workers.messages import DoneMessage, JobOrder
 from workers.model_files import refuse_pickles
@@ -47,6 +48,7 @@ from workers.pruning.structured.history import History
 from workers.pruning.structured.reload import is_pruned, save_pruned
 from workers.publish import Findings, publish
 from workers.results import Models, Results
+from workers.room import require_room
 from workers.story import Outcome, Pruned
 from workers.training.round import train_round
 from workers.transfer import DATA_FILES, MODEL_FILES
@@ -83,13 +85,17 @@ class TorchSession:
         self._stack.close()
 
     def pull(self, meter: Meter) -> None:
-        """Model and data to the local cache, then into memory. Raises ModelError, DataError, StorageError."""
+        """Model and data to the local cache, then into memory; OutOfMemory where they have no room there.
+
+        Raises ModelError, DataError, StorageError too.
+        """
         seed_everything(self._spec.seed, number=0)
         self._device = self._find_device()
         model = self._fetch(self._spec.model.uri, MODEL_FILES, meter, 0.0)
         fetch = partial(self._fetch, allow=DATA_FILES, meter=meter, base=0.5)
         data = data_folder(self._spec.data, self._cache, fetch, self._link.raise_if_stopped)
         refuse_pickles(model.skipped, model.path)
+        require_room(self._spec, model.path, self._device)
         self._folder = model.path
         self._model = self._load(model.path)
         self._one_copy = needs_one_copy(self._spec)
@@ -125,7 +131,8 @@ class TorchSession:
         return patiently(fetch, self._link.raise_if_stopped)
 
     def _load(self, folder: Path) -> LoadedModel:
-        model = load_model(folder, self._spec.data.task, keep_dtype=keeps_dtype(self._spec))
+        data, keeps = self._spec.data, keeps_dtype(self._spec)
+        model = load_model(folder, data.task, keep_dtype=keeps, plugin=data.plugin)
         model.module.to(self._device)
         return model
 
@@ -361,6 +368,7 @@ class TorchSession:
             benchmark=self._results.benchmark,
             device=self._device,
             architecture=self._model.architecture,
+            metric_name=self._model.kind.metric_name,
             samples=(len(self._bundle.train), len(self._bundle.validation)),
             groups=groups,
             stages=self._results.stages(dense_folder / SINGLE, outcome.dense_metric, outcome.best().metric),

@@ -27,7 +27,7 @@ COLOURS = {
     Status.expired: "magenta",
 }
 
-_FOLDED = ("tags", "why", "serves", "your jobs", "device", "name", "may name", "sha256")
+_FOLDED = ("tags", "why", "serves", "your jobs", "device", "name", "may name", "sha256", "plug-ins")
 
 
 def status_text(status: Status) -> Text:
@@ -90,11 +90,13 @@ def summary_table(job: Job) -> RenderableType:
 
 def estimate_panel(estimate: Estimate) -> RenderableType:
     """What a valid spec would cost."""
+    memory = estimate.memory_bytes
     rows = [
         ("rounds", str(estimate.rounds)),
         ("fine-tuning epochs", str(estimate.epochs)),
         ("model", size(estimate.model_bytes)),
         ("data", size(estimate.data_bytes)),
+        ("memory", "-" if memory is None else f"at least {size(memory)}, activations not counted"),
     ]
     warnings = [Text(f"warning: {one}", style="yellow") for one in estimate.warnings]
     return Group(Text("The spec is valid.", style="green"), pairs(rows), *warnings)
@@ -102,13 +104,21 @@ def estimate_panel(estimate: Estimate) -> RenderableType:
 
 def workers_table(workers: Iterable[Worker]) -> RenderableType:
     """One line a worker."""
-    table = _table("id", "device", "serves", "busy", "state", "your jobs", "seen")
+    table = _table("id", "device", "memory", "serves", "busy", "state", "your jobs", "plug-ins", "seen")
     for one in workers:
         state = "draining" if one.draining else "busy" if one.busy >= one.slots else "free"
         serves = ", ".join(device.value for device in one.serves)
         device = f"{one.device.value}: {escape(one.device_name)}"
+        lists = [", ".join(one.jobs), escape(", ".join([*one.model_plugins, *one.task_plugins]))]
         table.add_row(
-            one.id, device, serves, f"{one.busy}/{one.slots}", state, ", ".join(one.jobs), local(one.seen_at)
+            one.id,
+            device,
+            size(one.memory_bytes),
+            serves,
+            f"{one.busy}/{one.slots}",
+            state,
+            *lists,
+            local(one.seen_at),
         )
     return table if table.row_count else Text("No workers. Start one with `secateur worker`.")
 

@@ -27,8 +27,9 @@ def list_models(query: Annotated[ZooQuery, Query()], services: ServicesOf, calle
     """
     check_uri(caller, query.uri, services.settings.bucket, loc=("query", "uri"))
     bucket = parse_uri(query.uri).bucket
+    plugins = {name for worker in services.workers.living() for name in worker.model_plugins}
     try:
-        return services.zoo.page(query.uri, limit=query.limit, after=query.after)
+        return services.zoo.page(query.uri, limit=query.limit, after=query.after, plugins=plugins)
     except BlobNotFound:
         raise NoSuchBucket(
             f"uri: there is no bucket '{bucket}': correct its name, or create it.",

@@ -18,6 +18,8 @@ _BYTES = {
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
 }
 """Bytes of an element."""
+_HALF = frozenset({"F16", "BF16"})
+_FLOATS = _HALF | {"F32", "F64", "F8_E4M3", "F8_E5M2"}
 OTHER = "other"
 """Types that are not here; their sizes are not checked."""
 
@@ -39,6 +41,13 @@ class TensorHeader:
 
     def __add__(self, other: "TensorHeader") -> "TensorHeader":
         return TensorHeader(self.tensors + other.tensors, self.elements + other.elements)
+
+    def computed_bytes(self, *, keep_half: bool) -> int:
+        """Bytes of the floating-point numbers in memory: as float32, or, where half precision stays and the
+        weights have no other, in two bytes each."""
+        floats = {dtype: count for dtype, count in self.elements.items() if dtype in _FLOATS}
+        halved = keep_half and len(floats) == 1 and floats.keys() <= _HALF
+        return sum(floats.values()) * (2 if halved else 4)
 
 
 def header_length(first: bytes, file_bytes: int) -> int:

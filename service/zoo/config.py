@@ -1,7 +1,7 @@
 """What a model's `config.json` says: library, architecture, tasks, and what keeps it from being loaded."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +52,11 @@ class Described:
     """It names a history of cuts, which must lie beside it."""
 
 
-def describe(content: bytes) -> Described:
-    """The config in `content`. Never raises: what is wrong with it is the answer's `reason`."""
+def describe(content: bytes, plugins: Collection[str] = ()) -> Described:
+    """The config in `content`. Never raises: what is wrong with it is the answer's `reason`.
+
+    `plugins`: the libraries that operators added to their workers, whose tasks are not known.
+    """
     try:
         config = _parsed(content)
         entries = list(_entries(config))
@@ -65,7 +68,8 @@ def describe(content: bytes) -> Described:
     architecture = _architecture(config, library)
     tasks: tuple[Task, ...] = ()
     try:
-        tasks = _tasks(config, library, architecture)
+        if library in LIBRARIES or library not in plugins:
+            tasks = _tasks(config, library, architecture)
         _refuse_code(entries)
         _refuse_quantized(config)
     except Unreadable as error:

@@ -1,7 +1,8 @@
 """The models under a prefix, one page at a time: one listing, and a few small reads for each model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 
 from pydantic import ValidationError
@@ -44,10 +45,12 @@ class Zoo:
         """End the threads."""
         self._pool.shutdown(cancel_futures=True)
 
-    def page(self, uri: str, *, limit: int, after: str | None) -> Page[ZooModel]:
+    def page(
+        self, uri: str, *, limit: int, after: str | None, plugins: Collection[str] = ()
+    ) -> Page[ZooModel]:
         """The models under `uri`, by uri. Raises TooManyObjects and BlobError's classes.
 
-        A model that cannot be read is in the list, with the reason.
+        A model that cannot be read is in the list, with the reason. `plugins`: libraries that workers have.
         """
         bucket, prefix = parse_uri(uri)
         blobs = self._blobs.of(bucket)
@@ -55,14 +58,14 @@ class Zoo:
         if len(listed) > MAX_OBJECTS:
             raise TooManyObjects
         found = [one for one in candidates(bucket, listed) if after is None or one.uri > after]
-        models = list(self._pool.map(lambda one: look(blobs, one), found[:limit]))
+        models = list(self._pool.map(lambda one: look(blobs, one, plugins), found[:limit]))
         return Page(data=models, has_more=len(found) > limit, last_id=models[-1].uri if models else None)
 
 
-def look(blobs: Blobs, candidate: Candidate) -> ZooModel:
+def look(blobs: Blobs, candidate: Candidate, plugins: Collection[str] = ()) -> ZooModel:
     """What one model is; where it cannot be read, the answer says why. Raises BlobUnavailable."""
-    look_at = {
-        ModelKind.folder: _folder,
+    look_at: Callable[[Blobs, Candidate], ZooModel] = {
+        ModelKind.folder: partial(_folder, plugins=plugins),
         ModelKind.torch_export: _torch_export,
         ModelKind.onnx: _onnx,
     }[candidate.kind]
@@ -77,8 +80,8 @@ def look(blobs: Blobs, candidate: Candidate) -> ZooModel:
     return _model(candidate, sum(blob.bytes for blob in candidate.files.values()), reasons=[reason])
 
 
-def _folder(blobs: Blobs, candidate: Candidate) -> ZooModel:
-    described = _described(blobs, candidate)
+def _folder(blobs: Blobs, candidate: Candidate, plugins: Collection[str]) -> ZooModel:
+    described = _described(blobs, candidate, plugins)
     reasons = [described.reason] if described.reason else []
     if described.surgery and SURGERY not in candidate.files:
         reasons.append(f"config.json names {SURGERY}, which is not in the folder: upload it")
@@ -90,7 +93,7 @@ def _folder(blobs: Blobs, candidate: Candidate) -> ZooModel:
     return _model(candidate, weighed.bytes, described, weighed.header, reasons)
 
 
-def _described(blobs: Blobs, candidate: Candidate) -> Described:
+def _described(blobs: Blobs, candidate: Candidate, plugins: Collection[str]) -> Described:
     blob = candidate.files.get(CONFIG)
     if blob is None:
         return Described(reason="the folder has no config.json: store the model in the layout of the hub")
@@ -98,7 +101,7 @@ def _described(blobs: Blobs, candidate: Candidate) -> Described:
         return Described(
             reason=f"config.json has {blob.bytes:,} bytes; at most {MAX_CONFIG_BYTES:,} are read"
         )
-    return describe(blobs.get_range(blob, 0, blob.bytes))
+    return describe(blobs.get_range(blob, 0, blob.bytes), plugins)
 
 
 def _torch_export(blobs: Blobs, candidate: Candidate) -> ZooModel:

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from schemas.memory import keeps_dtype, needs_one_copy
 from schemas.task import Task
 from tests import tiny
 from tests.jobs import spec
-from workers.frugal import adopt, keeps_dtype, let_go, needs_one_copy
+from workers.frugal import adopt, let_go
 from workers.models.load import load_model
 
 ZEROS_ONLY: dict[str, Any] = {

@@ -1,12 +1,11 @@
 """From texts to token ids, with the tokenizer of the model's folder."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from schemas.task import Task
 from workers.data.memory import Allowance
@@ -43,7 +42,7 @@ def tokenize(
 def load_tokenizer(model: LoadedModel, **options: bool) -> Any:
     """The tokenizer beside the weights; ModelError when it is not there, broken, or cannot pad."""
     tokenizer = open_tokenizer(model.folder, **options)
-    unknown = model.task in _READS_THE_LAST_TOKEN and _config(model).pad_token_id is None
+    unknown = model.task in _READS_THE_LAST_TOKEN and getattr(_config(model), "pad_token_id", 0) is None
     if tokenizer.pad_token_id is None or unknown:
         raise ModelError(
             "the model cannot take texts of different lengths: set 'pad_token' in tokenizer_config.json "
@@ -109,8 +108,12 @@ def check_ids(ids: Tensor, model: LoadedModel, where: str) -> None:
 
 
 def vocabulary_size(model: LoadedModel) -> int:
-    """Rows of the model's input embedding."""
-    return int(cast(PreTrainedModel, model.module).get_input_embeddings().weight.shape[0])
+    """Rows of the model's input embedding; where it does not say which that is, of its largest."""
+    embeddings = getattr(model.module, "get_input_embeddings", None)
+    if embeddings is not None:
+        return int(embeddings().weight.shape[0])
+    tables = (part.num_embeddings for part in model.module.modules() if isinstance(part, nn.Embedding))
+    return max(tables, default=2**31)
 
 
 def longest_input(tokenizer: Any, model: LoadedModel, max_length: int) -> int:
@@ -137,4 +140,4 @@ def text_of(row: int, value: Any, where: str) -> str:
 
 
 def _config(model: LoadedModel) -> Any:
-    return cast(PreTrainedModel, model.module).config
+    return getattr(model.module, "config", None)

@@ -80,7 +80,7 @@ def read_preprocessing(folder: Path, channels: int) -> Preprocessing:
     """
     config = read_config(folder)
     library = library_of(config)
-    if library == "torchvision":
+    if library not in ("transformers", "timm", "torch.export", "onnx"):  # torchvision, or a plug-in
         stated_by_library = _TORCHVISION.get(str(config.get("architecture")), {})
         return _of_one_config({**stated_by_library, **config}, channels)
     if library == "timm":
@@ -110,7 +110,7 @@ def read_preprocessing(folder: Path, channels: int) -> Preprocessing:
 
 
 def _of_one_config(stated: Mapping[str, Any], channels: int) -> Preprocessing:
-    """Our own for torchvision, and timm's `pretrained_cfg`, which has the same names."""
+    """Our own for torchvision and plug-ins, and timm's `pretrained_cfg`, which has the same names."""
     if not isinstance(stated, Mapping):
         raise ModelError("config.json: 'pretrained_cfg' must be an object")
     size = stated.get("input_size")

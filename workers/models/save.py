@@ -54,10 +54,7 @@ def save_model(model: LoadedModel, folder: Path) -> None:
         # one file whatever its size; tensor names go back to those of the hub
         model.module.save_pretrained(folder, max_shard_size="1000TB")
     else:
-        weights = {
-            name: value.detach().cpu().contiguous() for name, value in model.module.state_dict().items()
-        }
-        save_file(weights, folder / SINGLE, metadata={"format": "pt"})
+        save_file(unique_tensors(model.module), folder / SINGLE, metadata={"format": "pt"})
         shutil.copyfile(model.folder / CONFIG, folder / CONFIG)
     for name in COMPANIONS:
         if (model.folder / name).is_file():

@@ -90,9 +90,9 @@ def differences(
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], *, named: str, remedy: str) -> None:
     """Load `weights` into the module `named`, in float32; ModelError with `remedy` where they do not fit."""
-    if difference := differences(module.state_dict(), weights):
+    if difference := differences(module.state_dict(), weights, needed=unique_tensors(module)):
         raise ModelError(f"the weights do not match config.json ({named}): {difference}: {remedy}")
-    module.load_state_dict(weights)
+    module.load_state_dict(weights, strict=False)  # tied tensors are stored under one name
     module.to(torch.float32)
     check_finite(module.state_dict())
 

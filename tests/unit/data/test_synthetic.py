@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from schemas.job_spec import JobSpec
-from schemas.refs import AGREEMENT, DataRef
+from schemas.refs import DataRef
 from schemas.task import Task
 from tests import tiny
 from workers.data.bundle import Split
@@ -61,7 +61,6 @@ def test_the_shortest_spec_prunes_at_once_without_training_or_floor():
     assert spec.schedule.kind == "one_shot"
     assert spec.fine_tune.epochs == 0
     assert spec.floor.min_value == 0
-    assert spec.data.metric_name == AGREEMENT
     assert not spec.learns
 
 
