@@ -21,6 +21,10 @@ demo: $(STAMP) ## Start the service, prune a real model twice, show what came of
 dev: $(STAMP) ## Run the whole service here until Ctrl-C.
 	$(VENV)/bin/secateur dev
 
+.PHONY: test-gpu
+test-gpu: $(STAMP) ## The tests that need a CUDA device.
+	$(RUN) -m pytest -m gpu $(ARGS)
+
 .PHONY: test
 test: $(STAMP) ## Run all tests; ARGS="-k name" runs some.
 	sh tests/setup_servers.sh
@@ -70,6 +74,10 @@ bar-data: $(STAMP) ## Images a second from parquet and tar shards against `datas
 .PHONY: bar-memory-1b5
 bar-memory-1b5: $(STAMP) ## Memory of a job on 1.5 B parameters in bf16: at most 1.6 times the weights.
 	$(RUN) -m tests.benchmarks.job_memory
+
+.PHONY: bar-matrix
+bar-matrix: $(STAMP) ## Every format, task and pattern, reloaded by its own library alone: the same outputs.
+	$(RUN) -m tests.matrix
 
 .PHONY: bar-models
 bar-models: $(STAMP) ## List 1,000 models in the local S3: at most 20 seconds.

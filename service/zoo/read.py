@@ -64,13 +64,13 @@ class Zoo:
 
 def look(blobs: Blobs, candidate: Candidate, plugins: Collection[str] = ()) -> ZooModel:
     """What one model is; where it cannot be read, the answer says why. Raises BlobUnavailable."""
-    look_at: Callable[[Blobs, Candidate], ZooModel] = {
+    looks: dict[ModelKind, Callable[[Blobs, Candidate], ZooModel]] = {
         ModelKind.folder: partial(_folder, plugins=plugins),
         ModelKind.torch_export: _torch_export,
         ModelKind.onnx: _onnx,
-    }[candidate.kind]
+    }
     try:
-        return look_at(blobs, candidate)
+        return looks[candidate.kind](blobs, candidate)
     except BlobUnavailable:
         raise
     except (BlobConflict, BlobNotFound):
