@@ -152,7 +152,6 @@ NOT_YET = [
     ({"export": ["safetensors", "tensorrt"]}, "'onnx'"),
     ({"benchmark": {"backend": "tensorrt"}}, "use 'onnxruntime'"),
     ({"benchmark": {"backend": "torch"}}, "use 'onnxruntime'"),
-    ({"benchmark": {"backend": "openvino"}}, "use 'onnxruntime'"),
     ({"benchmark": {"precision": "fp16"}}, "use 'fp32'"),
     ({"benchmark": {"precision": "int8"}}, "use 'fp32'"),
 ]
