@@ -39,14 +39,14 @@ def old(tmp_path: Path) -> Path:
 
 
 def test_an_old_folder_is_converted_uploaded_and_listed_as_readable(
-    old: Path, tmp_path: Path, s3_settings: Settings, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+    old: Path, tmp_path: Path, settings: Settings, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
 ):
     ran = secateur("convert", old, tmp_path / "a" / "new")
     assert ran.returncode == 0, ran.stderr
     upload(blobs, old, "default/old")
     upload(blobs, tmp_path / "a" / "new", "default/new")
     monkeypatch.setenv("SECATEUR_API_KEY", "any")
-    with served(create_app(s3_settings.model_copy(update={"auth": False}))) as url:
+    with served(create_app(settings.model_copy(update={"auth": False}))) as url:
         monkeypatch.setenv("SECATEUR_URL", url)
         shown = secateur("models", f"s3://{blobs.bucket}/default")
         answer = json.loads(secateur("models", f"s3://{blobs.bucket}/default/", "--json").stdout)
